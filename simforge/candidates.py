@@ -1,0 +1,124 @@
+"""Candidates: answers to one prefix, told different things about the person.
+
+`plan` says which answers a turn needs; `answer` gets one. Two people who share a prefix and want opposite things ask
+for the same texts (one's `own` is the other's `opposite`), and since a request's seed follows from its content, they
+are the same answers, labelled the other way round: a shared pair.
+
+`flaw` is the quality gate: an answer that is empty, cut off, refuses or quotes its steering is in no pair.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from dataclasses import dataclass
+
+from simforge.config import Candidates, Filters
+from simforge.generators import Generator
+from simforge.identity import digest, rng
+from simforge.measures import WORD
+from simforge.preferences import Space
+from simforge.roles import Calls
+from simforge.types import Candidate, Condition, Finish, Message, Profile, Scenario
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One answer to be asked for."""
+
+    condition: Condition
+    dimension: str | None
+    sample: int
+    steering: str
+
+
+def contrasts(settings: Candidates, space: Space, scenario: Scenario, seed: int, turn: int) -> list[str | None]:
+    """The dimensions that a turn compares on. With rotation, people who share a prompt start on the same one."""
+    names = list(space.dimensions)
+    if settings.contrast == "whole":
+        return [None]
+    if settings.contrast == "all":
+        return list(names)
+    start = rng(seed, "contrast", scenario.prompt.id if scenario.prompt else scenario.key).randrange(len(names))
+    return [names[(start + turn) % len(names)]]
+
+
+def plan(settings: Candidates, space: Space, profile: Profile, dimensions: list[str | None]) -> list[Order]:
+    """The answers that a turn needs, in the order of the recipe."""
+    orders = []
+    for condition in settings.conditions:
+        for dimension in [None] if condition == Condition.plain else dimensions:
+            steering = _steering(condition, space, profile, dimension)
+            orders += [Order(condition, dimension, sample, steering) for sample in range(settings.samples)]
+    return orders
+
+
+async def answer(
+    order: Order, scenario: Scenario, turn: int, history: tuple[Message, ...], generator: Generator, calls: Calls
+) -> Candidate:
+    """Ask the assistant for one answer."""
+    attempt = "" if order.sample == 0 else f"/{order.sample}"
+    reply = await calls.ask("assistants", generator, {"steering": order.steering}, history, attempt=attempt)
+    return Candidate(
+        id=digest(["candidate", scenario.key, turn, order.condition, order.dimension, order.sample]),
+        turn=turn,
+        condition=order.condition,
+        dimension=order.dimension,
+        sample=order.sample,
+        model=calls.model("assistants"),
+        steering=order.steering,
+        reply=reply,
+    )
+
+
+def flaw(candidate: Candidate, user: str, filters: Filters) -> str | None:
+    """The reason why an answer may not be in a pair, or `None`."""
+    text = candidate.text
+    if not WORD.search(text):
+        return "empty"
+    if filters.cut_off and candidate.reply.finish == Finish.length:
+        return "cut_off"
+    if filters.refusal and _REFUSAL.search(text[:300]):
+        return "refusal"
+    if filters.off_language and _script(text) != _script(user):
+        return "off_language"
+    if _plain(text) == _plain(user):
+        return "repeats_prompt"
+    if filters.leak and _shared_run(text, candidate.steering, filters.leak):
+        return "leak"
+    return None
+
+
+def _steering(condition: Condition, space: Space, profile: Profile, dimension: str | None) -> str:
+    if condition == Condition.plain:
+        return ""
+    wanted = {name: profile.pole(name) for name in (space.dimensions if dimension is None else [dimension])}
+    if condition == Condition.opposite:
+        wanted = {name: space.opposite(name, pole) for name, pole in wanted.items()}
+    return space.steering(wanted)
+
+
+def _plain(text: str) -> str:
+    return " ".join(WORD.findall(text.lower()))
+
+
+def _shared_run(text: str, steering: str, length: int) -> bool:
+    """Whether the texts share `length` words in a row."""
+    told, said = WORD.findall(steering.lower()), WORD.findall(text.lower())
+    runs = {tuple(told[i : i + length]) for i in range(len(told) - length + 1)}
+    return any(tuple(said[i : i + length]) in runs for i in range(len(said) - length + 1))
+
+
+def _script(text: str) -> str:
+    """The script that most letters are written in, as Unicode names it."""
+    letters = [unicodedata.name(char, "").split(" ")[0] for char in text[:2000] if char.isalpha()]
+    return Counter(letters).most_common(1)[0][0] if letters else ""
+
+
+_REFUSAL = re.compile(
+    r"\bI(?:'|’)?(?:m| am) (?:sorry|afraid|unable)\b.{0,60}\b(?:can(?:'|’)?t|cannot|unable|not able)\b"
+    r"|\bI (?:can(?:'|’)?t|cannot|am not able to|won(?:'|’)t) (?:assist|help|provide|answer|fulfil|comply|generate)\b"
+    r"|\bas an? (?:AI|artificial intelligence|language model)\b",
+    re.IGNORECASE | re.DOTALL,
+)

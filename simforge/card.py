@@ -1,0 +1,132 @@
+"""The card: the dataset's `README.md`, which people read and the Hub and `datasets` parse.
+
+Its front matter has a config for each table, so `datasets.load_dataset(DIR)` works without SimForge. Text that a
+model wrote is never markup here: it goes into indented blocks, and no line of it can end one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from simforge import records
+from simforge.types import REASONS
+
+_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+
+
+def render(manifest: dict[str, Any]) -> str:
+    """The card of a sealed run."""
+    recipe = manifest["recipe"]
+    sections = [
+        f"# {recipe['description'].strip()}",
+        "Made with SimForge: simulated users with hidden preference profiles talked to assistants, and each pair holds "
+        "the answer that the person prefers and one that they do not. Nobody in it is a real person, and no human "
+        "checked the labels.",
+        "## Loading",
+        _block("from datasets import load_dataset\n\npairs = load_dataset(PATH)[\"train\"]          # prompt, chosen, "
+               "rejected as message lists\npeople = load_dataset(PATH, \"personas\")[\"train\"]"),
+        "## Tables",
+        _counts(manifest),
+        "## How it was made",
+        _made(manifest),
+        "## What was discarded",
+        _discards(manifest["discards"]),
+        "## Columns of `preferences`",
+        _columns("preferences"),
+        "## Limits",
+        _limits(manifest),
+    ]
+    return f"---\n{_front_matter(manifest)}---\n\n" + "\n\n".join(sections) + "\n"
+
+
+def _front_matter(manifest: dict[str, Any]) -> str:
+    rows = sum(manifest["counts"]["preferences"].values())
+    size = next((label for bound, label in _SIZES if rows < bound), "1M<n<10M")
+    configs = []
+    for table in records.TABLES:
+        files = [
+            {"split": split, "path": f"data/{table}/{split}-*.parquet"}
+            for split in sorted(manifest["counts"][table], key=_split_order)
+        ]
+        configs.append({"config_name": table, "data_files": files, **({"default": True} if table == "preferences" else {})})
+    front = {
+        "pretty_name": manifest["recipe"]["description"].strip().split(".")[0],
+        "license": manifest["persona_licence"].lower(),
+        "language": ["en"],
+        "tags": ["synthetic", "preference", "personalization", "simforge"],
+        "size_categories": [size],
+        "configs": configs,
+    }
+    return yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _split_order(split: str) -> int:
+    return ("train", "validation", "test_personas", "test_prompts").index(split)
+
+
+def _counts(manifest: dict[str, Any]) -> str:
+    splits = sorted({split for table in manifest["counts"].values() for split in table}, key=_split_order)
+    lines = [f"| table | {' | '.join(splits)} |", f"|---|{'---|' * len(splits)}"]
+    for table, counts in manifest["counts"].items():
+        lines.append(f"| `{table}` | {' | '.join(str(counts.get(split, 0)) for split in splits)} |")
+    return "\n".join(lines)
+
+
+def _made(manifest: dict[str, Any]) -> str:
+    recipe = manifest["recipe"]
+    lines = [
+        f"- People: {manifest['personas']} from the pack `{recipe['cast']['pack']}` ({manifest['persona_licence']}). "
+        + " ".join(manifest["persona_sources"]),
+        f"- Preferences: the space `{manifest['space']['name']}`. {manifest['space']['source'].strip()}",
+        f"- Openings: {_openings(recipe)}",
+        f"- Labels: by {recipe['labels']['by']}"
+        + (", held against programmatic measures." if recipe["labels"]["check"] == "measure" else "."),
+    ]
+    if recipe["paper"]:
+        lines.append(f"- Reproduces: {recipe['paper'].strip()}")
+    if recipe["departures"]:
+        lines.append(f"- Departs from it: {recipe['departures'].strip()}")
+    for role, model in manifest["models"].items():
+        lines.append(f"- Model of the role `{role}`: `{model['reference']}` ({model['licence']}; {model['about']}).")
+    lines.append(f"- Seed {manifest['seed']}, digest `{manifest['digest']}`, SimForge {manifest['simforge']}.")
+    return "\n".join(lines)
+
+
+def _openings(recipe: dict[str, Any]) -> str:
+    source = recipe["prompts"]["source"]
+    return "each persona writes its own." if source == "persona" else f"shared prompts from `{source}`."
+
+
+def _discards(discards: dict[str, int]) -> str:
+    if not discards:
+        return "Nothing."
+    lines = ["| reason | count | meaning |", "|---|---|---|"]
+    lines += [f"| `{reason}` | {count} | {REASONS[reason]} |" for reason, count in discards.items()]
+    return "\n".join(lines)
+
+
+def _columns(table: str) -> str:
+    lines = ["| column | type | meaning |", "|---|---|---|"]
+    for column in records.SCHEMAS[table]:
+        about = column.metadata[b"description"].decode()
+        kind = "messages" if column.type == records.MESSAGES else "profile" if column.type == records.PROFILE else column.type
+        lines.append(f"| `{column.name}` | {kind} | {about} |")
+    return "\n".join(lines)
+
+
+def _limits(manifest: dict[str, Any]) -> str:
+    lines = ["- The people, their words and their preferences are simulated; agreement with real people is not measured."]
+    if manifest["recipe"]["labels"]["by"] == "construction":
+        lines.append("- A label by construction says how an answer was asked for. Where the dimension has a measure, the "
+                     "text was checked to show it; nobody checked that the answer is right.")
+    if any(model["reference"].startswith("local:") for model in manifest["models"].values()):
+        lines.append("- The texts come from a small model: expect factual errors.")
+    if any(model["reference"].startswith("scripted:") for model in manifest["models"].values()):
+        lines.append("- **A scripted model wrote this: the texts mean nothing and are for rehearsal only.**")
+    return "\n".join(lines)
+
+
+def _block(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.splitlines())

@@ -1,0 +1,235 @@
+"""The command line.
+
+It reads arguments, calls one function of the package, and turns errors into sentences and exit statuses: 0 done; 2
+wrong usage or configuration, nothing started; 3 too many failures; 130 interrupted. Nothing heavy is imported before
+a command needs it, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from simforge import __version__
+from simforge.errors import NotFound, RunStopped, SimForgeError, UsageError
+
+KINDS = ("personas", "generators", "pipelines", "schemas")
+_SUFFIX = {"": 1, "k": 10**3, "m": 10**6}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; gives the exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(given)
+    try:
+        return int(options.command(options) or 0)
+    except RunStopped as stopped:
+        print(f"simforge: {stopped}\nGo on with: simforge {' '.join(map(_quoted, given))}", file=sys.stderr)
+        return stopped.exit_status
+    except SimForgeError as problem:
+        print(f"simforge: {problem}", file=sys.stderr)
+        return problem.exit_status
+    except KeyboardInterrupt:
+        print("simforge: interrupted; nothing was started.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="simforge", description="Personalised preference data from simulated users.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"simforge {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_generate(commands)
+    _add_personas(commands)
+    show = commands.add_parser("show", help="list or print what the catalogue holds", allow_abbrev=False)
+    show.add_argument("name", nargs="?", help="a kind (personas, generators, pipelines, schemas) or KIND/NAME")
+    show.set_defaults(command=_show)
+    copy = commands.add_parser("copy", help="copy a file of the catalogue, to change it", allow_abbrev=False)
+    copy.add_argument("name", help="KIND/NAME, for example personas/everyday")
+    copy.add_argument("--to", type=Path, help="where to (default: its file name, in this folder)")
+    copy.set_defaults(command=_copy)
+    return parser
+
+
+def _add_generate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    generate = commands.add_parser("generate", help="make a dataset", allow_abbrev=False)
+    generate.add_argument("pipeline", nargs="?", default="quickstart",
+                          help="name from `simforge show pipelines`, or a path (default: quickstart)")
+    generate.add_argument("--personas", type=count, required=True, metavar="N", help="how many people: 500, 10k, 1.5M")
+    generate.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run folder")
+    generate.add_argument("--seed", type=int, default=0, help="another seed makes other people and dialogues (default: 0)")
+    generate.add_argument("--model", action="append", default=[], metavar="[ROLE=]REF",
+                          help="model for all roles, or for one of user, assistants, judge, writer; REF is "
+                               "local:NAME, local:PATH.gguf, local:hf/OWNER/REPO/FILE.gguf or scripted:; repeatable")
+    generate.add_argument("--prompts", metavar="SOURCE", help="prompts: a .jsonl, .csv or .parquet file, or a shipped set")
+    generate.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+                          help="change the recipe, for example dialogue.turns=3; repeatable")
+    generate.add_argument("--executor", choices=("local", "ray"), help="where dialogues are played (default: local; ray "
+                                                                       "with --ray-address or inside a Ray job)")
+    generate.add_argument("--ray-address", metavar="A", help="address of a Ray cluster")
+    generate.add_argument("--workers", type=positive, metavar="N", help="workers (default: 1; with ray one per CPU, or "
+                                                                        "one per node for local models)")
+    generate.add_argument("--concurrency", type=positive, default=32, metavar="N",
+                          help="dialogues in flight in one worker (default: 32)")
+    generate.add_argument("--reuse", type=Path, nargs="+", default=[], metavar="RUN",
+                          help="earlier run folders: what they asked is not asked again")
+    generate.add_argument("--max-failures", type=share, default=0.05, metavar="SHARE",
+                          help="share of dialogues that may be lost to failed calls (default: 0.05)")
+    generate.set_defaults(command=_generate)
+
+
+def _add_personas(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    personas = commands.add_parser("personas", help="look at persona packs, and sample them", allow_abbrev=False)
+    actions = personas.add_subparsers(required=True, metavar="ACTION")
+    sample = actions.add_parser("sample", help="draw people from a pack", allow_abbrev=False)
+    sample.add_argument("pack", help="name or path")
+    sample.add_argument("-n", type=count, default=10, metavar="N", help="how many: 500, 10k, 1.5M (default: 10)")
+    sample.add_argument("--seed", type=int, default=0)
+    sample.add_argument("--out", type=Path, metavar="FILE", help="a .parquet file (default: print them)")
+    sample.set_defaults(command=_sample)
+    show = actions.add_parser("show", help="print the JSON Schema of a pack's people", allow_abbrev=False)
+    show.add_argument("pack", help="name or path")
+    show.set_defaults(command=_show_schema)
+
+
+def _generate(options: argparse.Namespace) -> int:
+    from simforge import pipeline
+    from simforge.display import Display, ending
+
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("simforge").setLevel(logging.INFO)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    in_ray_job = "RAY_JOB_ID" in os.environ or "RAY_ADDRESS" in os.environ
+    executor = options.executor or ("ray" if options.ray_address or in_ray_job else "local")
+    if executor == "local" and options.ray_address:
+        raise UsageError("--ray-address belongs to --executor ray, and --executor local was given: drop one of them.")
+    run = pipeline.generate(
+        pipeline.Options(
+            out=options.out,
+            personas=options.personas,
+            pipeline=options.pipeline,
+            seed=options.seed,
+            models=tuple(options.model),
+            prompts=options.prompts,
+            overrides=tuple(options.overrides),
+            executor=executor,
+            ray_address=options.ray_address,
+            workers=options.workers,
+            concurrency=options.concurrency,
+            reuse=tuple(options.reuse),
+            max_failures=options.max_failures,
+        ),
+        Display(),
+    )
+    ending(run.path, run.manifest)
+    return 0
+
+
+def _sample(options: argparse.Namespace) -> int:
+    from simforge import personas
+
+    cast = personas.sample(personas.load(options.pack), options.n, options.seed, options.pack)
+    if options.out is None:
+        for index in range(min(len(cast), 50)):
+            print(cast.text(index))
+        if len(cast) > 50:
+            print(f"… and {len(cast) - 50} more; --out FILE.parquet writes them all")
+        return 0
+    if options.out.suffix != ".parquet":
+        raise UsageError(f"--out {options.out}: people are written as .parquet.")
+    try:
+        cast.frame.write_parquet(options.out)
+    except OSError as problem:
+        raise UsageError(f"--out {options.out} cannot be written: {problem.strerror or problem}.") from None
+    print(f"{len(cast)} people are in {options.out}")
+    return 0
+
+
+def _show_schema(options: argparse.Namespace) -> int:
+    import json
+
+    from simforge import personas
+
+    print(json.dumps(personas.load(options.pack).schema(), indent=2, ensure_ascii=False))
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    from simforge import catalog
+
+    if options.name in (None, *KINDS):
+        for kind in KINDS if options.name is None else (options.name,):
+            for name in catalog.names(kind):
+                print(f"{kind}/{name}")
+        return 0
+    print(_entry(options.name).text, end="")
+    return 0
+
+
+def _copy(options: argparse.Namespace) -> int:
+    from simforge import catalog
+
+    found = _entry(options.name)
+    target = options.to or Path(Path(found.label).name)
+    if target.is_dir():
+        target = target / Path(found.label).name
+    if target.exists():
+        raise UsageError(f"{target} exists: choose another place with --to.")
+    try:
+        target.write_text(found.text, encoding="utf-8")
+    except OSError as problem:
+        raise UsageError(f"{target} cannot be written: {problem.strerror or problem}.") from None
+    print(f"{found.label} is copied to {target}; refer to it as ./{target}" if not catalog.is_path(str(target.parent))
+          else f"{found.label} is copied to {target}")
+    return 0
+
+
+def _entry(name: str):  # type: ignore[no-untyped-def]
+    from simforge import catalog
+
+    kind, _, rest = name.partition("/")
+    if kind not in KINDS or not rest:
+        every = [f"{kind}/{each}" for kind in KINDS for each in catalog.names(kind)]
+        raise NotFound("entry of the catalogue", name, every, "See `simforge show`.")
+    return catalog.entry(kind, rest.removesuffix(catalog.SUFFIXES[kind]))
+
+
+def count(text: str) -> int:
+    """A number of people: `500`, `10k`, `1.5M`."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmM]?)", text.strip().replace("_", ""))
+    number = float(match[1]) * _SUFFIX[match[2].lower()] if match else 0.0
+    if number < 1 or number != int(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of people; write 500, 10k or 1.5M")
+    return int(number)
+
+
+def positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)
+
+
+def share(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share between 0 and 1")
+    return number
+
+
+def _quoted(text: str) -> str:
+    import shlex
+
+    return shlex.quote(text)

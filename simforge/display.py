@@ -1,0 +1,179 @@
+"""What a person sees: a live line while a run goes on, and the ending.
+
+In a terminal the line is redrawn; elsewhere (a log, CI) a plain line is printed now and then. Times and speeds are
+shown here and stored nowhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from simforge.shards import Tally
+from simforge.types import REASONS
+
+EVERY = 10.0
+"Seconds between plain lines."
+SAMPLES = 3
+"Pairs shown at the end."
+
+
+class Display:
+    """Progress of one run."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._console = Console(file=stream or sys.stderr, highlight=False, soft_wrap=not (stream or sys.stderr).isatty())
+        self._live: Live | None = None
+        self._tally = Tally()
+        self._total = 0
+        self._resumed = 0
+        self._started = self._printed = time.monotonic()
+
+    @contextlib.contextmanager
+    def running(self, total: int, already: Tally) -> Iterator[None]:
+        """Show progress towards `total` dialogues."""
+        self._total, self._resumed = total, already.dialogues
+        self._tally.add(already)
+        self._started = self._printed = time.monotonic()
+        if already.dialogues:
+            self.say(f"going on: {already.dialogues} of {total} dialogues are there already")
+        if not self._console.is_terminal:
+            yield
+            return
+        with Live(self._line(), console=self._console, refresh_per_second=4, transient=True) as live:
+            self._live = live
+            try:
+                yield
+            finally:
+                self._live = None
+
+    def played(self, tally: Tally) -> None:
+        """Take note of dialogues that ended."""
+        self._tally.add(tally)
+        if self._live is not None:
+            self._live.update(self._line())
+        elif time.monotonic() - self._printed > EVERY:
+            self._printed = time.monotonic()
+            self._console.print(self._line())
+
+    def say(self, text: str) -> None:
+        self._console.print(Text(text))
+
+    def _line(self) -> Text:
+        tally, spent = self._tally, max(1e-6, time.monotonic() - self._started)
+        fresh = tally.dialogues - self._resumed
+        tokens = sum(used.completion_tokens for used in tally.usage.values())
+        parts = [
+            f"{tally.dialogues}/{self._total} dialogues",
+            f"{tally.turns} turns",
+            f"{tally.pairs} pairs",
+            f"{tally.discards.total()} discards" + (f" ({_top(tally)})" if tally.discards else ""),
+            f"{tokens / spent:.0f} tokens/s" if not self._resumed else f"{fresh / spent:.1f} dialogues/s",
+        ]
+        if tally.failed:
+            parts.append(f"{tally.failed} failed")
+        if fresh and tally.dialogues < self._total:
+            parts.append(f"about {_minutes((self._total - tally.dialogues) * spent / fresh)} left")
+        elif not fresh:
+            parts.append(f"{_minutes(spent)} so far")
+        return Text(" · ".join(parts))
+
+
+def ending(path: Path, manifest: dict[str, Any], stream: TextIO | None = None) -> None:
+    """Where the data is, counts, three pairs to read, what was discarded and why, and what to do next."""
+    console = Console(file=stream or sys.stdout, highlight=False)
+    counts = {table: sum(splits.values()) for table, splits in manifest["counts"].items()}
+    console.print(f"\n[bold]{counts['preferences']} preference pairs[/] from {manifest['dialogues']['played']} dialogues "
+                  f"of {manifest['personas']} personas are in [bold]{escape(str(path))}[/]")
+    console.print("  " + ", ".join(f"{count} {table}" for table, count in counts.items()))
+    _models(console, manifest)
+    _sample_pairs(console, path)
+    if manifest["discards"]:
+        table = Table(title="Discarded, and why", title_justify="left", box=None, padding=(0, 2, 0, 0))
+        for reason, count in manifest["discards"].items():
+            table.add_row(str(count), reason, REASONS[reason])
+        console.print(table)
+    _judge(console, path)
+    console.print("\n[bold]Next[/]")
+    for line in (
+        f'  read it     python -c "import polars; print(polars.read_parquet(\'{path}/data/preferences/*.parquet\'))"',
+        f"  train       datasets.load_dataset('{path}') has prompt, chosen, rejected as TRL reads them",
+        f"  the card    {path}/README.md",
+    ):
+        console.print(Text(line), soft_wrap=True)
+
+
+def _models(console: Console, manifest: dict[str, Any]) -> None:
+    by_model: dict[str, list[str]] = {}
+    for role, about in manifest["models"].items():
+        by_model.setdefault(f"{about['reference']} ({about['about']})", []).append(role)
+    for model, roles in by_model.items():
+        console.print(Text(f"  {', '.join(roles)}: {model}"))
+
+
+def _sample_pairs(console: Console, path: Path) -> None:
+    for row in _some_pairs(path):
+        person = row["person"]
+        body = Text()
+        for message in row["prompt"]:
+            speaker = "person" if message["role"] == "user" else "assistant"
+            body.append(f"{speaker}: ", style="bold")
+            body.append(f"{message['content']}\n")
+        body.append("\nchosen: ", style="bold green")
+        body.append(row["chosen"][0]["content"])
+        body.append("\n\nrejected: ", style="bold red")
+        body.append(row["rejected"][0]["content"])
+        wanted = ", ".join(row["profile"]["values"])
+        about = row["dimension"] or "overall"
+        title = Text(f"{person}", overflow="ellipsis")
+        console.print(Panel(body, title=title, title_align="left",
+                            subtitle=Text(f"wants {wanted}; this pair: {about}"), subtitle_align="left"))
+
+
+def _some_pairs(path: Path) -> list[dict[str, Any]]:
+    """A few pairs of different dimensions and people, with the person's text."""
+    import polars as pl
+
+    pairs = pl.scan_parquet(path / "data" / "preferences" / "*.parquet").head(2_000)
+    people = pl.scan_parquet(path / "data" / "personas" / "*.parquet").select("id", person="text")
+    joined = pairs.join(people, left_on="persona_id", right_on="id", how="left", maintain_order="left")
+    distinct = joined.unique("dialogue_id", keep="first", maintain_order=True)
+    return distinct.unique("dimension", keep="first", maintain_order=True).head(SAMPLES).collect().to_dicts()
+
+
+def _judge(console: Console, path: Path) -> None:
+    """How the judge behaved, where there is one: the same in both orders, and how often it takes what stands first."""
+    import polars as pl
+
+    asked = (
+        pl.read_parquet(path / "data" / "judgments" / "*.parquet")
+        .filter(pl.col("method") == "pairwise", pl.col("verdict_ab").is_not_null(), pl.col("verdict_ba").is_not_null())
+    )
+    if asked.is_empty():
+        return
+    swapped = {"first": "second", "second": "first"}
+    same = sum(ab == swapped.get(ba, ba) for ab, ba in zip(asked["verdict_ab"], asked["verdict_ba"], strict=True))
+    decided = [v for column in ("verdict_ab", "verdict_ba") for v in asked[column] if v in swapped]
+    first = sum(v == "first" for v in decided) / len(decided) if decided else float("nan")
+    text = (f"The judge saw {asked.height} comparisons in both orders: the same verdict in {same / asked.height:.0%}, "
+            f"the answer shown first in {first:.0%} of its decisions.")
+    console.print(Text(text))
+
+
+def _top(tally: Tally) -> str:
+    return ", ".join(f"{reason} {count}" for reason, count in tally.discards.most_common(3))
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,166 @@
+"""Generators: what a model is told, each a file in `generators/`.
+
+A generator is front matter (sampling settings, choices) and a text in sections, each a message:
+
+    ---
+    role: assistant
+    sampling: {temperature: 0.7, max_tokens: 200}
+    ---
+    @system
+    You answer questions. {{ steering }}
+    @dialogue
+
+`@system`, `@user` and `@assistant` are one message each. `@dialogue` is the history so far, projected for the
+speaker: what it said itself is `assistant`, what it heard is `user`, put into words by the `@heard` section where
+there is one. The sections are found before anything is rendered, so a model's text can never become one. Templates
+are Jinja in an immutable sandbox and strict: a variable that is missing is an error, not an empty string.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, Literal, cast
+
+import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from pydantic import Field
+
+from simforge import catalog, documents
+from simforge.documents import Strict
+from simforge.errors import Mistake, RecipeError
+from simforge.types import Message, Sampling
+
+_HEADER = re.compile(r"^@(system|user|assistant|dialogue|heard)[ \t]*$", re.MULTILINE)
+
+
+class SamplingSettings(Strict):
+    """Sampling, as the front matter says it."""
+
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
+    "0 is greedy."
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
+    max_tokens: Annotated[int, Field(ge=1, le=32_768)] = 256
+    stop: list[str] = []
+
+
+class FrontMatter(Strict):
+    """The head of a generator file."""
+
+    role: Literal["user", "assistant", "judge", "writer"]
+    "Whom the text speaks to."
+    description: str
+    sampling: SamplingSettings = SamplingSettings()
+    choices: list[str] = []
+    "For a judge: the words of its verdict, for first, second and, where a third is given, tie."
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One part of a generator's text."""
+
+    kind: Literal["system", "user", "assistant", "dialogue"]
+    template: str
+
+
+@dataclass(frozen=True, slots=True)
+class Generator:
+    """A parsed generator: a plain value, so that it travels with the work. Templates are compiled where used."""
+
+    name: str
+    label: str
+    front: FrontMatter
+    sections: tuple[Section, ...]
+    heard: str
+    "Template of what the other side said; has the variable `text`."
+
+    @property
+    def sampling(self) -> Sampling:
+        settings = self.front.sampling
+        return Sampling(settings.temperature, settings.top_p, settings.max_tokens, tuple(settings.stop))
+
+    def messages(
+        self, variables: Mapping[str, Any], history: Sequence[Message] = (), speaker: str = "assistant"
+    ) -> tuple[Message, ...]:
+        """The rendered messages; `history` is in the dialogue's own roles and is projected for `speaker`."""
+        rendered: list[Message] = []
+        for section in self.sections:
+            if section.kind == "dialogue":
+                rendered += [self._projected(message, speaker, variables) for message in history]
+            else:
+                text = _render(section.template, variables, self.label)
+                rendered.append(Message(section.kind, text))
+        return tuple(_merged(rendered))
+
+    def _projected(self, message: Message, speaker: str, variables: Mapping[str, Any]) -> Message:
+        if message.role == speaker:
+            return Message("assistant", message.content)
+        return Message("user", _render(self.heard, {**variables, "text": message.content}, self.label))
+
+
+def load(reference: str) -> Generator:
+    """Read a generator by name or path; raises `RecipeError` with its mistakes."""
+    found = catalog.entry("generators", reference)
+    head, line, body = _split(found.text, found.label)
+    front = documents.validated(documents.read(head, found.label, first_line=2), FrontMatter)
+    pieces = _HEADER.split(body)
+    if pieces[0].strip() or len(pieces) < 3:
+        raise RecipeError([Mistake(found.label, line, "", "the text must start with a section: @system, @user, "
+                                                          "@assistant or @dialogue, alone on a line")])
+    sections = list(zip(pieces[1::2], (piece.strip() for piece in pieces[2::2]), strict=True))
+    heard = next((template for kind, template in sections if kind == "heard"), "{{ text }}")
+    mistakes = [_syntax(template, found.label, line) for _, template in sections]
+    if any(mistakes):
+        raise RecipeError(mistake for mistake in mistakes if mistake)
+    kept = tuple(Section(cast(Any, kind), template) for kind, template in sections if kind != "heard")
+    return Generator(reference, found.label, front, kept, heard)
+
+
+@cache
+def compiled(template: str) -> jinja2.Template:
+    """A template, compiled once per process."""
+    return _environment().from_string(template)
+
+
+@cache
+def _environment() -> ImmutableSandboxedEnvironment:
+    return ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=False, autoescape=False)
+
+
+def _render(template: str, variables: Mapping[str, Any], label: str) -> str:
+    try:
+        return compiled(template).render(variables).strip()
+    except jinja2.TemplateError as problem:
+        known = ", ".join(sorted(variables))
+        raise RecipeError([Mistake(label, None, "", f"{problem}; the variables are: {known}")]) from None
+
+
+def _split(text: str, label: str) -> tuple[str, int, str]:
+    """Front matter, the line where the body starts, and the body."""
+    match = re.match(r"---\r?\n(.*?)\r?\n---\r?\n", text, re.DOTALL)
+    if match is None:
+        raise RecipeError([Mistake(label, 1, "", "must start with front matter between two lines of ---")])
+    return match[1], match[0].count("\n") + 1, text[match.end() :]
+
+
+def _syntax(template: str, label: str, line: int) -> Mistake | None:
+    try:
+        compiled(template)
+    except jinja2.TemplateSyntaxError as problem:
+        return Mistake(label, line + problem.lineno, "", f"template: {problem.message}")
+    return None
+
+
+def _merged(messages: Sequence[Message]) -> list[Message]:
+    """Messages of one role in a row become one, since chat templates expect roles to alternate."""
+    merged: list[Message] = []
+    for message in messages:
+        if not message.content:
+            continue
+        if merged and merged[-1].role == message.role:
+            merged[-1] = Message(message.role, f"{merged[-1].content}\n\n{message.content}")
+        else:
+            merged.append(message)
+    return merged

@@ -1,0 +1,45 @@
+"""The only hash and the only randomness.
+
+Identity comes from content: two things with equal content have the same digest in every process and on every
+machine. Randomness is derived, never drawn from a global state: `rng(seed, purpose, key)` is a function, so the
+plan of a run does not depend on who asks first.
+
+    digest({"b": 1, "a": 2}) == digest({"a": 2, "b": 1})
+    rng(0, "order", scenario.key).random()
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+
+def canonical(value: Any) -> str:
+    """`value` as JSON text with sorted keys; dataclasses and paths are not accepted, on purpose."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest(value: Any, length: int = 16) -> str:
+    """The first `length` hex digits of the SHA-256 of `value`'s canonical JSON (16 digits: 64 bits)."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()[:length]
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def derived_seed(seed: int, purpose: str, key: str = "") -> int:
+    """A seed in [0, 2**31) for one purpose and one key."""
+    text = f"{seed}\x1f{purpose}\x1f{key}".encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:4], "big") & 0x7FFFFFFF
+
+
+def rng(seed: int, purpose: str, key: str = "") -> random.Random:
+    """A generator of its own for one purpose and one key."""
+    text = f"{seed}\x1f{purpose}\x1f{key}".encode()
+    return random.Random(int.from_bytes(hashlib.sha256(text).digest()[:16], "big"))

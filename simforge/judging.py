@@ -1,0 +1,165 @@
+"""Judging: which of two answers a person would prefer.
+
+Three ways, one record each. By construction: the answer steered by the person's own profile beats one that was not.
+By measure: a number of the text, where the space has one for the dimension. By a model, asked pairwise and, unless
+the recipe says otherwise, in both orders: p = (p_ab + 1 - p_ba) / 2, and a judge that follows the order and not the
+answers is seen as such. A verdict that cannot be read is `unreadable`: never a tie, never a vote.
+"""
+
+from __future__ import annotations
+
+import re
+
+from simforge.config import Judge
+from simforge.generators import Generator
+from simforge.identity import digest, rng
+from simforge.measures import MEASURES
+from simforge.preferences import Space
+from simforge.roles import Calls
+from simforge.types import Choice, Comparison, Condition, Judgment, Outcome, Persona, Verdict
+
+TIE_BAND = 0.05
+"A soft label this close to 0.5 is a tie."
+
+
+def by_construction(comparison: Comparison) -> Judgment | None:
+    """Own beats anything else; `None` where no side, or both, were steered by the own profile."""
+    sides = comparison.a.condition == Condition.own, comparison.b.condition == Condition.own
+    if sides[0] == sides[1]:
+        return None
+    return Judgment(
+        id=_id(comparison, "construction"),
+        turn=comparison.a.turn,
+        a=comparison.a.id,
+        b=comparison.b.id,
+        dimension=comparison.dimension,
+        method="construction",
+        judge=f"{comparison.a.condition}>{comparison.b.condition}" if sides[0] else
+              f"{comparison.b.condition}>{comparison.a.condition}",
+        verdict_ab=None,
+        verdict_ba=None,
+        outcome=Outcome.a if sides[0] else Outcome.b,
+        p_a=None,
+    )
+
+
+def by_measure(comparison: Comparison, space: Space, persona: Persona) -> Judgment | None:
+    """The side that the dimension's measure favours for this person; `None` where there is no measure."""
+    axis = space.dimensions.get(comparison.dimension or "")
+    if axis is None or axis.measure is None or comparison.dimension is None:
+        return None
+    measure = MEASURES[axis.measure]
+    value_a, value_b = measure(comparison.a.text), measure(comparison.b.text)
+    wanted = axis.poles[persona.profile.pole(comparison.dimension)].side
+    lead = value_a - value_b if wanted == "high" else value_b - value_a
+    outcome = Outcome.tie if abs(lead) < axis.gap else Outcome.a if lead > 0 else Outcome.b
+    return Judgment(
+        id=_id(comparison, "measure"),
+        turn=comparison.a.turn,
+        a=comparison.a.id,
+        b=comparison.b.id,
+        dimension=comparison.dimension,
+        method="measure",
+        judge=axis.measure,
+        verdict_ab=None,
+        verdict_ba=None,
+        outcome=outcome,
+        p_a=None,
+        value_a=value_a,
+        value_b=value_b,
+    )
+
+
+def is_judged(comparison: Comparison, settings: Judge, seed: int) -> bool:
+    """Whether this comparison is in the judged share."""
+    return rng(seed, "judged", _id(comparison, "pairwise")).random() < settings.share
+
+
+async def pairwise(
+    comparison: Comparison, persona: Persona, space: Space, settings: Judge, generator: Generator, calls: Calls
+) -> Judgment:
+    """A model's judgment, in the orders that the recipe asks for."""
+    wants = " and ".join(_wants(space, persona, comparison.dimension))
+    key = _id(comparison, "pairwise")
+    orders = ("ab", "ba")
+    if settings.orders == "one":
+        orders = (rng(calls.roles.seed, "order", key).choice(orders),)  # type: ignore[assignment]
+    ab = await ask_judge(comparison, wants, persona, generator, calls) if "ab" in orders else None
+    ba = await ask_judge(comparison.swap(), wants, persona, generator, calls) if "ba" in orders else None
+    outcome, p_a = combine(ab, ba)
+    return Judgment(
+        id=key,
+        turn=comparison.a.turn,
+        a=comparison.a.id,
+        b=comparison.b.id,
+        dimension=comparison.dimension,
+        method="pairwise",
+        judge=calls.model("judge"),
+        verdict_ab=ab.choice if ab else None,
+        verdict_ba=ba.choice if ba else None,
+        outcome=outcome,
+        p_a=p_a,
+    )
+
+
+async def ask_judge(
+    comparison: Comparison, wants: str, persona: Persona, generator: Generator, calls: Calls
+) -> Verdict:
+    """One judge call, in the order of the comparison."""
+    variables = {
+        "prefix": [message.as_dict() for message in comparison.prefix],
+        "persona": persona.text,
+        "wants": wants,
+        "dimension": comparison.dimension,
+        "first": comparison.a.text,
+        "second": comparison.b.text,
+    }
+    reply = await calls.ask("judge", generator, variables)
+    words = list(generator.front.choices)
+    meaning = dict(zip(words, (Choice.first, Choice.second, Choice.tie), strict=False))
+    choice = meaning.get(_word(reply.text, words), Choice.unreadable)
+    p_first = None
+    if reply.choice_probabilities:
+        shares = [reply.choice_probabilities[word] for word in words]
+        p_first = shares[0] + (shares[2] / 2 if len(shares) > 2 else 0.0)
+    return Verdict(choice, p_first, reply.text)
+
+
+def combine(ab: Verdict | None, ba: Verdict | None) -> tuple[Outcome, float | None]:
+    """The outcome and the soft label for `a`, from the verdicts of the orders that were asked."""
+    asked = [ab] if ab else []
+    if ba:
+        asked.append(ba.swap())
+    if not asked or any(verdict.choice == Choice.unreadable for verdict in asked):
+        return Outcome.unreadable, None
+    said = {verdict.choice for verdict in asked}
+    shares = [verdict.p_first for verdict in asked if verdict.p_first is not None]
+    if len(shares) == len(asked):
+        p_a = sum(shares) / len(shares)
+        if abs(p_a - 0.5) < TIE_BAND:
+            return Outcome.tie, p_a
+        return (Outcome.a if p_a > 0.5 else Outcome.b), p_a
+    votes = {Choice.first: 1.0, Choice.second: 0.0, Choice.tie: 0.5}
+    p_a = sum(votes[verdict.choice] for verdict in asked) / len(asked)
+    if len(said) > 1:
+        return Outcome.inconsistent, p_a
+    return {Choice.first: Outcome.a, Choice.second: Outcome.b, Choice.tie: Outcome.tie}[said.pop()], p_a
+
+
+def _wants(space: Space, persona: Persona, dimension: str | None) -> list[str]:
+    wishes = space.wishes(persona.profile)
+    return wishes if dimension is None else [wishes[persona.profile.names.index(dimension)]]
+
+
+def _word(text: str, words: list[str]) -> str:
+    """The verdict word in a reply: the whole reply, or its first word, never a guess from the middle."""
+    cleaned = re.sub(r"[^\w ]", " ", text.strip().lower()).split()
+    joined = " ".join(cleaned)
+    for word in words:
+        if joined == word.lower() or cleaned[:1] == [word.lower()]:
+            return word
+    return ""
+
+
+def _id(comparison: Comparison, method: str) -> str:
+    return digest(["judgment", comparison.a.id, comparison.b.id, comparison.dimension, method])

@@ -1,0 +1,80 @@
+"""Models: one contract, several providers.
+
+A model reference is `provider:name`. `resolve` turns it into a `ModelSpec`, a value that says which model it is `fetch`
+makes sure that its files are here, so that a run never starts without its model; `open_model` builds the client, on the
+worker that uses it. Every client has one coroutine:
+
+    reply = await model.chat(request)
+
+A client raises `CallFailed` for one call that did not work, and any other `ModelError` when no call can.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from simforge.errors import NotFound
+from simforge.types import ChatReply, ChatRequest
+
+
+class Model(Protocol):
+    """A client of one model."""
+
+    async def chat(self, request: ChatRequest) -> ChatReply:
+        """Answer one request; safe to call many times at once."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """Which model it is, as a value."""
+
+    reference: str
+    "As the user wrote it."
+    fingerprint: str
+    "What is behind it: enters every request's key, so that a changed file is another model."
+    licence: str
+    "SPDX id, or `unknown`."
+    about: str
+    "A line for people."
+
+
+PROVIDERS = ("local", "scripted")
+"What stands before the colon of a reference."
+
+
+def resolve(reference: str) -> ModelSpec:
+    """What a reference means. Raises `UsageError`, and `ModelError` where a file on the Hub has to be looked at."""
+    provider, colon, name = reference.partition(":")
+    if provider not in PROVIDERS or not colon:
+        hint = "A model is written provider:name, for example local:qwen2.5-coder-1.5b or scripted:"
+        raise NotFound("model provider", provider, PROVIDERS, hint)
+    if provider == "local":
+        from simforge.models import weights
+
+        return weights.resolve(name)
+    from simforge.models import scripted
+
+    return scripted.resolve(name)
+
+
+def fetch(spec: ModelSpec) -> None:
+    """Make sure that a local model's file is in the cache, fetching it where needed. Raises `ModelError`."""
+    provider, _, name = spec.reference.partition(":")
+    if provider == "local":
+        from simforge.models import weights
+
+        weights.file_of(name)
+
+
+async def open_model(spec: ModelSpec) -> Model:
+    """The client of a model, in this process. A local model is loaded once per process and shared."""
+    provider, _, name = spec.reference.partition(":")
+    if provider == "local":
+        from simforge.models.local import LocalModel
+
+        return await LocalModel.open(name)
+    from simforge.models.scripted import ScriptedModel
+
+    return ScriptedModel(name)

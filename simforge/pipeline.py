@@ -1,0 +1,207 @@
+"""A run from the first word to the last, on one page.
+
+    recipe -> cast -> plan -> shards -> executor -> parts -> sealed dataset version
+
+Every mistake in the inputs is reported before a model is loaded, and a model is there before a dialogue starts. What
+is finished stays finished: the same call goes on where an earlier one stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from simforge import catalog, config, generators, models, personas, preferences, prompts, versions
+from simforge.config import Recipe
+from simforge.dialogue import Script
+from simforge.display import Display
+from simforge.errors import Interrupted, ModelError, RunFolderError, TooManyFailures, UsageError
+from simforge.identity import digest
+from simforge.models import ModelSpec
+from simforge.plan import Plan
+from simforge.records import SCHEMA_VERSION
+from simforge.shards import Job, Shard, ShardDone, Tally
+from simforge.types import Role
+from simforge.versions import RunFolder
+
+log = logging.getLogger("simforge")
+
+SHARD = 64
+"Most scenarios in a shard."
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `simforge generate` was asked for."""
+
+    out: Path
+    personas: int
+    pipeline: str = "quickstart"
+    seed: int = 0
+    models: tuple[str, ...] = ()
+    "`REF` for all roles, or `ROLE=REF`."
+    prompts: str | None = None
+    overrides: tuple[str, ...] = ()
+    "`key=value` on the recipe."
+    executor: str = "local"
+    "`local` or `ray`."
+    ray_address: str | None = None
+    workers: int | None = None
+    concurrency: int = 32
+    "Dialogues in flight in one worker."
+    reuse: tuple[Path, ...] = ()
+    "Run folders whose ledgers answer what they can."
+    max_failures: float = 0.05
+    "Share of scenarios that may be lost."
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished run."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+
+def generate(options: Options, display: Display) -> Run:
+    """Make a dataset. Raises `UsageError` and `ModelError` before anything is spent, `RunStopped` when it can go on."""
+    recipe = config.load(options.pipeline, options.overrides, options.models, options.prompts)
+    plan, script = prepare(recipe, options.personas, options.seed)
+    specs = {role: models.resolve(recipe.models[role]) for role in recipe.roles}
+    folder = RunFolder.claim(options.out, _identity(recipe, plan, script, specs), min(SHARD, max(1, len(plan) // 8)))
+    try:
+        if folder.sealed() and not any(tally.failed for tally in folder.finished().values()):
+            return Run(options.out, folder.manifest())
+        for spec in specs.values():
+            models.fetch(spec)
+        total = _play(options, plan, script, specs, folder, display)
+        lost = total.failed / max(1, total.dialogues)
+        if lost > options.max_failures:
+            raise TooManyFailures(
+                f"{total.failed} of {total.dialogues} dialogues were lost ({lost:.0%}; --max-failures allows "
+                f"{options.max_failures:.0%}). What was answered is kept: the same command plays the lost ones again."
+            )
+        about = {role: _about(spec) for role, spec in specs.items()}
+        manifest = versions.seal(folder, plan, about, total)
+    finally:
+        folder.release()
+    return Run(options.out, manifest)
+
+
+def prepare(recipe: Recipe, people: int, seed: int) -> tuple[Plan, Script]:
+    """Read what the recipe names and draw the cast; no model is needed."""
+    pack = personas.load(recipe.cast.pack)
+    space = preferences.load(recipe.cast.space)
+    user = generators.load(recipe.dialogue.user)
+    assistant = generators.load(recipe.candidates.generator)
+    judge = generators.load(recipe.judge.generator) if recipe.judge else None
+    _roles_fit(user, assistant, judge)
+    shared = [] if recipe.prompts.source == "persona" else prompts.load(recipe.prompts.source, dict(recipe.prompts.columns))
+    if not shared and not pack.needs:
+        raise UsageError(
+            f"personas of {recipe.cast.pack} cannot open a dialogue: the pack has no `needs`. Add some, or give --prompts."
+        )
+    cast = personas.sample(pack, people, seed, recipe.cast.pack)
+    personas.check_rows(cast, 200)
+    plan = Plan(recipe, cast, space, shared, seed)
+    return plan, Script(recipe, space, user, assistant, judge, seed)
+
+
+def _play(
+    options: Options, plan: Plan, script: Script, specs: dict[Role, ModelSpec], folder: RunFolder, display: Display
+) -> Tally:
+    """Play what is not played yet; gives the counts of the whole run."""
+    kept = {number: tally for number, tally in folder.finished().items() if not tally.failed}
+    total = Tally()
+    for tally in kept.values():
+        total.add(tally)
+    shards = _shards(plan, folder.shard_size, set(kept))
+    if len(kept) * folder.shard_size >= len(plan):
+        return total
+    folder.unseal()
+    reuse = tuple(_ledger_of(path) for path in options.reuse)
+    job = Job(script, specs, folder.ledger.resolve(), reuse, options.concurrency)
+    with display.running(len(plan), total):
+        try:
+            asyncio.run(_collect(_executed(options, job, shards, folder.shard_size, display), folder, total, options, plan))
+        except KeyboardInterrupt:
+            raise Interrupted(f"stopped; everything answered so far is kept in {folder.path}.") from None
+        except OSError as problem:
+            raise RunFolderError(
+                f"the run stopped: {problem.strerror or problem} ({problem.filename or folder.path}). What is finished "
+                "is kept; mend it and run the same command again."
+            ) from problem
+    return total
+
+
+async def _collect(
+    finished: AsyncIterator[ShardDone], folder: RunFolder, total: Tally, options: Options, plan: Plan
+) -> None:
+    async for done in finished:
+        folder.keep(done)
+        total.add(done.tally)
+        if total.failed > options.max_failures * len(plan) and total.failed >= 8:
+            raise TooManyFailures(
+                f"{total.failed} of {total.dialogues} dialogues were lost so far, more than --max-failures "
+                f"{options.max_failures:.0%} of the run; stopped. The same command plays the lost ones again."
+            )
+
+
+def _executed(
+    options: Options, job: Job, shards: Iterator[Shard], shard_size: int, display: Display
+) -> AsyncIterator[ShardDone]:
+    if options.executor == "ray":
+        from simforge.executors import ray
+
+        return ray.run(job, shards, shard_size, options.workers, options.ray_address, display.played)
+    from simforge.executors import local
+
+    return local.run(job, shards, shard_size, options.workers or 1, display.played)
+
+
+def _shards(plan: Plan, size: int, kept: set[int]) -> Iterator[Shard]:
+    for number, start in enumerate(range(0, len(plan), size)):
+        if number not in kept:
+            yield Shard(number, plan.scenarios(start, start + size))
+
+
+def _identity(recipe: Recipe, plan: Plan, script: Script, specs: dict[Role, ModelSpec]) -> dict[str, Any]:
+    """What decides the content of the dataset, part by part, so that a difference can be named."""
+    generators_used = [script.user, script.assistant, *([script.judge] if script.judge else [])]
+    return {
+        "recipe": digest(recipe.model_dump(mode="json", exclude={"models": True, "prompts": {"source"}})),
+        "pack": digest(plan.cast.pack.model_dump(mode="json")),
+        "space": digest(plan.space.model_dump(mode="json")),
+        "generators": digest([catalog.entry("generators", one.name).text for one in generators_used]),
+        "prompts": digest([prompt.id for prompt in plan.prompts]),
+        "models": {role: spec.fingerprint for role, spec in specs.items()},
+        "personas": len(plan.cast),
+        "seed": plan.seed,
+        "schema_version": SCHEMA_VERSION,
+    }
+
+
+def _roles_fit(user: generators.Generator, assistant: generators.Generator, judge: generators.Generator | None) -> None:
+    for wanted, one in (("user", user), ("assistant", assistant), ("judge", judge)):
+        if one is not None and one.front.role != wanted:
+            raise UsageError(f"{one.label} speaks to the role {one.front.role!r}, and the recipe uses it for {wanted!r}.")
+    if judge is not None and len(judge.front.choices) not in (2, 3):
+        raise UsageError(f"{judge.label} needs two or three `choices`: for first, second and, if wanted, tie.")
+
+
+def _ledger_of(path: Path) -> Path:
+    ledger = path / "work" / "ledger"
+    if not ledger.is_dir():
+        raise UsageError(f"--reuse {path}: there is no ledger in it; give the folder of an earlier run.")
+    return ledger.resolve()
+
+
+def _about(spec: ModelSpec) -> dict[str, str]:
+    return {"reference": spec.reference, "fingerprint": spec.fingerprint, "licence": spec.licence, "about": spec.about}
+
+
+__all__ = ["ModelError", "Options", "Run", "generate", "prepare"]

@@ -1,0 +1,78 @@
+"""The plan: which scenarios a run plays.
+
+A pure function of recipe, cast, prompts and seed, whatever plays it. Scenarios are made when they are asked for, a
+shard at a time, so a plan of a million costs nothing to hold.
+
+With shared prompts, personas 2k and 2k+1 (mirrored: they want opposite things) get the same prompts, so every prompt
+goes to people who disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from simforge import preferences
+from simforge.config import Recipe
+from simforge.identity import digest, rng
+from simforge.personas import Cast, persona_id
+from simforge.preferences import Space
+from simforge.types import Persona, Prompt, Scenario
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All scenarios of a run, by number."""
+
+    recipe: Recipe
+    cast: Cast
+    space: Space
+    prompts: Sequence[Prompt]
+    "Empty when personas write their own openings."
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.cast) * self.recipe.prompts.per_persona
+
+    def persona(self, index: int) -> Persona:
+        """Person `index` of the cast with their profile."""
+        traits = self.cast.traits(index)
+        settings = self.recipe.cast
+        profile = preferences.draw(self.space, settings.space, self.seed, index, settings.mirrored)
+        identity = persona_id(traits, profile.values, index)
+        return Persona(id=identity, index=index, text=self.cast.text(index), traits=traits, profile=profile)
+
+    def scenario(self, index: int) -> Scenario:
+        """Scenario `index`: dialogues of one person stand together, twins (2k, 2k+1) beside each other."""
+        person, number = divmod(index, self.recipe.prompts.per_persona)
+        persona = self.persona(person)
+        prompt = self._prompt(person, number)
+        key = digest(["scenario", persona.id, prompt.id if prompt else None, number, self.seed])
+        need = None if prompt else self.cast.need(person, number, self.seed)
+        return Scenario(key=key, index=index, persona=persona, prompt=prompt, need=need)
+
+    def scenarios(self, start: int, stop: int) -> tuple[Scenario, ...]:
+        """A slice of the plan."""
+        return tuple(self.scenario(index) for index in range(start, min(stop, len(self))))
+
+    def _prompt(self, person: int, number: int) -> Prompt | None:
+        if not self.prompts:
+            return None
+        twins = person // 2
+        if person == len(self.cast) - 1 and person % 2 == 0 and person > 0:
+            twins -= 1  # the last of an odd cast has no twin of their own: they join the pair before
+        drawn = twins * self.recipe.prompts.per_persona + number
+        around, place = divmod(drawn, len(self.prompts))
+        return self.prompts[_order(self.seed, around, len(self.prompts))[place]]
+
+
+def _order(seed: int, around: int, count: int) -> list[int]:
+    """Every prompt is used once before any is used again, each time around in another order."""
+    key = (seed, around, count)
+    if key not in _orders:
+        _orders.clear()
+        _orders[key] = rng(seed, "prompts", str(around)).sample(range(count), count)
+    return _orders[key]
+
+
+_orders: dict[tuple[int, int, int], list[int]] = {}

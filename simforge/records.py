@@ -1,0 +1,281 @@
+"""Records: the tables of a run, as explicit Arrow schemas, and how an episode becomes their rows.
+
+Schemas are written down, never inferred: a column that is empty in one run has the same type as in the next. Nested
+values are Arrow lists and structs, never JSON text. Nothing that depends on time, machine or attempt enters a table,
+so the same replies make the same bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from simforge.preferences import Space
+from simforge.types import Candidate, Condition, Episode, Message, Persona, PreferencePair
+
+if TYPE_CHECKING:
+    from simforge.personas import Pack
+
+SCHEMA_VERSION = "1"
+"Changes when a column's name, type or meaning does."
+
+MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+PROFILE = pa.struct([("space", pa.string()), ("names", pa.list_(pa.string())), ("values", pa.list_(pa.string()))])
+
+_COLUMNS: dict[str, list[tuple[str, Any, str]]] = {
+    "preferences": [
+        ("id", pa.string(), "Digest of the comparison."),
+        ("prompt", MESSAGES, "The dialogue up to and including the user message that both answers reply to."),
+        ("chosen", MESSAGES, "The answer that the person prefers, as one assistant message."),
+        ("rejected", MESSAGES, "The other answer, as one assistant message."),
+        ("system", pa.string(), "The preference in words, as a system message under which `chosen` is the better "
+                                "answer. It is not part of `prompt`: neither answer was given to the person with it."),
+        ("persona_id", pa.string(), "Row of `personas`."),
+        ("profile", PROFILE, "The person's hidden preference profile."),
+        ("dimension", pa.string(), "The dimension that the pair is about; null is overall."),
+        ("label", pa.string(), "What decided it: `construction` or `judge`."),
+        ("margin", pa.float64(), "Log-odds of the judge's soft label for `chosen`, within ±4; null where no judge was "
+                                 "asked."),
+        ("p_chosen", pa.float64(), "The judge's soft label for `chosen`, averaged over its orders; null where not "
+                                   "asked."),
+        ("measure_gap", pa.float64(), "Chosen minus rejected on the dimension's measure, in its unit; null without a "
+                                      "measure."),
+        ("turn", pa.int32(), "Turn of the dialogue, from 0."),
+        ("dialogue_id", pa.string(), "Row of `dialogues`."),
+        ("prompt_id", pa.string(), "Digest of the shared prompt; null where the person wrote the opening."),
+        ("chosen_id", pa.string(), "Row of `candidates`."),
+        ("rejected_id", pa.string(), "Row of `candidates`."),
+        ("chosen_condition", pa.string(), "How the chosen answer was steered."),
+        ("rejected_condition", pa.string(), "How the rejected answer was steered."),
+        ("chosen_model", pa.string(), "Model of the chosen answer."),
+        ("rejected_model", pa.string(), "Model of the rejected answer."),
+    ],
+    "dialogues": [
+        ("id", pa.string(), "The scenario's key."),
+        ("persona_id", pa.string(), "Row of `personas`."),
+        ("prompt_id", pa.string(), "Digest of the shared prompt; null where the person wrote the opening."),
+        ("need", pa.string(), "What the person brought, where they wrote the opening."),
+        ("messages", MESSAGES, "What was said, with the answers that the dialogue went on with."),
+        ("turns", pa.int32(), "User messages that were answered."),
+        ("ending", pa.string(), "`max_turns`, `satisfied`, `broken_role` or `model_error`."),
+        ("user_model", pa.string(), "Model of the simulated user; null where it was not needed."),
+        ("calls", pa.int32(), "Model calls of the dialogue, all roles."),
+        ("prompt_tokens", pa.int64(), "Tokens read in those calls."),
+        ("completion_tokens", pa.int64(), "Tokens written in those calls."),
+    ],
+    "candidates": [
+        ("id", pa.string(), "Digest of scenario, turn, condition, dimension and sample."),
+        ("dialogue_id", pa.string(), "Row of `dialogues`."),
+        ("turn", pa.int32(), "Turn of the dialogue, from 0."),
+        ("prefix", MESSAGES, "The messages that it answers."),
+        ("condition", pa.string(), "`plain`, `own` or `opposite`."),
+        ("dimension", pa.string(), "Dimension it was steered on; null for none, or for the whole profile."),
+        ("sample", pa.int32(), "Number among the answers of one condition, from 0."),
+        ("steering", pa.string(), "What the assistant was told about the person."),
+        ("model", pa.string(), "Model reference."),
+        ("text", pa.string(), "The answer, as the model gave it."),
+        ("finish", pa.string(), "`stop`, or `length` where it was cut off."),
+        ("completion_tokens", pa.int32(), "Its length in tokens."),
+        ("continued", pa.bool_(), "Whether the dialogue went on with it."),
+    ],
+    "judgments": [
+        ("id", pa.string(), "Digest of comparison and method."),
+        ("dialogue_id", pa.string(), "Row of `dialogues`."),
+        ("turn", pa.int32(), "Turn of the dialogue, from 0."),
+        ("a", pa.string(), "Row of `candidates`."),
+        ("b", pa.string(), "Row of `candidates`."),
+        ("dimension", pa.string(), "Dimension of the comparison; null is overall."),
+        ("method", pa.string(), "`construction`, `measure` or `pairwise`."),
+        ("judge", pa.string(), "The model, or the rule's or measure's name."),
+        ("verdict_ab", pa.string(), "The judge's word with `a` shown first; null where not asked."),
+        ("verdict_ba", pa.string(), "The judge's word with `b` shown first (`first` means `b`); null where not asked."),
+        ("outcome", pa.string(), "`a`, `b`, `tie`, `inconsistent` or `unreadable`."),
+        ("p_a", pa.float64(), "Soft label for `a`; null where there is none."),
+        ("value_a", pa.float64(), "What the measure gave for `a`, in its unit."),
+        ("value_b", pa.float64(), "What the measure gave for `b`, in its unit."),
+    ],
+    "discards": [
+        ("dialogue_id", pa.string(), "Row of `dialogues`."),
+        ("persona_id", pa.string(), "Row of `personas`."),
+        ("turn", pa.int32(), "Turn of the dialogue, from 0; null is the whole dialogue."),
+        ("stage", pa.string(), "`dialogue`, `candidates`, `judging` or `pairing`."),
+        ("reason", pa.string(), "One word; the dataset's card lists the meanings."),
+        ("detail", pa.string(), "What exactly."),
+    ],
+}
+
+_PERSONA_COLUMNS: list[tuple[str, Any, str]] = [
+    ("id", pa.string(), "Digest of traits, profile and row."),
+    ("index", pa.int64(), "Row of the cast, from 0."),
+    ("text", pa.string(), "The person in words, as the simulator reads it."),
+    ("profile", PROFILE, "The hidden preference profile."),
+    ("source", pa.string(), "Persona pack."),
+    ("licence", pa.string(), "SPDX id of the pack's licence."),
+]
+
+
+def _schema(columns: list[tuple[str, Any, str]]) -> pa.Schema:
+    fields = [pa.field(name, kind, metadata={"description": about}) for name, kind, about in columns]
+    return pa.schema(fields, metadata={"simforge.schema_version": SCHEMA_VERSION})
+
+
+SCHEMAS: dict[str, pa.Schema] = {name: _schema(columns) for name, columns in _COLUMNS.items()}
+"Arrow schema of each table that episodes fill; `personas_schema` has the sixth."
+TABLES = (*SCHEMAS, "personas")
+"All tables, the default one first."
+
+PART = pa.schema([(name, pa.list_(pa.struct(list(schema)))) for name, schema in SCHEMAS.items()])
+"A shard's part file: one row, each table a list of its rows. One file, so that it is whole or absent."
+
+
+def personas_schema(pack: Pack) -> pa.Schema:
+    """The personas table of a pack: traits as typed columns."""
+    types = {"string": pa.string(), "integer": pa.int64(), "number": pa.float64()}
+    traits = [(name, types[trait.type], trait.description or name) for name, trait in pack.traits.items()]
+    head, tail = _PERSONA_COLUMNS[:2], _PERSONA_COLUMNS[2:]
+    return _schema([*head, *traits, *tail])
+
+
+def rows(episode: Episode, space: Space, user_model: str | None) -> dict[str, list[dict[str, Any]]]:
+    """The rows of an episode, by table."""
+    scenario = episode.scenario
+    prefixes = _prefixes(episode)
+    continued = {turn.continued for turn in episode.turns}
+    ids = {"dialogue_id": scenario.key, "prompt_id": scenario.prompt.id if scenario.prompt else None,
+           "persona_id": scenario.persona.id}
+    return {
+        "preferences": [_pair_row(pair, episode, space) for pair in episode.pairs],
+        "dialogues": [_dialogue_row(episode, user_model)],
+        "candidates": [
+            _candidate_row(candidate, scenario.key, prefixes[turn.number], candidate.id in continued)
+            for turn in episode.turns
+            for candidate in turn.candidates
+        ],
+        "judgments": [
+            {name: getattr(judgment, name, scenario.key) for name in SCHEMAS["judgments"].names}
+            for judgment in episode.judgments
+        ],
+        "discards": [
+            {"dialogue_id": ids["dialogue_id"], "persona_id": ids["persona_id"], "turn": discard.turn,
+             "stage": discard.stage, "reason": discard.reason, "detail": discard.detail}
+            for discard in episode.discards
+        ],
+    }
+
+
+def persona_row(persona: Persona, source: str, licence: str) -> dict[str, Any]:
+    """The row of one person."""
+    own = {"id": persona.id, "index": persona.index, "text": persona.text, "profile": _profile(persona)}
+    return {**own, **persona.traits, "source": source, "licence": licence}
+
+
+def part(rows_by_table: Mapping[str, list[dict[str, Any]]]) -> pa.Table:
+    """The rows of a shard as its one-row part."""
+    return pa.table({name: pa.array([rows_by_table[name]], PART.field(name).type) for name in SCHEMAS}, schema=PART)
+
+
+def table_of(part_table: pa.Table, name: str) -> pa.Table:
+    """One table's rows out of a part."""
+    rows_array = part_table[name].combine_chunks().flatten()
+    return pa.Table.from_struct_array(rows_array).cast(SCHEMAS[name])
+
+
+def margin(p_chosen: float | None) -> float | None:
+    """Log-odds within ±4 (p of 0.018 to 0.982): a trainer's margin, not a claim of certainty."""
+    if p_chosen is None:
+        return None
+    inside = min(max(p_chosen, 1e-9), 1 - 1e-9)
+    return min(4.0, max(-4.0, math.log(inside / (1 - inside))))
+
+
+def _pair_row(pair: PreferencePair, episode: Episode, space: Space) -> dict[str, Any]:
+    scenario = episode.scenario
+    persona = scenario.persona
+    names = persona.profile.names if pair.dimension is None else (pair.dimension,)
+    return {
+        "id": pair.id,
+        "prompt": _messages(pair.prefix),
+        "chosen": [{"role": "assistant", "content": pair.chosen.text}],
+        "rejected": [{"role": "assistant", "content": pair.rejected.text}],
+        "system": space.steering({name: persona.profile.pole(name) for name in names}),
+        "persona_id": persona.id,
+        "profile": _profile(persona),
+        "dimension": pair.dimension,
+        "label": pair.label,
+        "margin": margin(pair.p_chosen),
+        "p_chosen": pair.p_chosen,
+        "measure_gap": pair.measure_gap,
+        "turn": pair.turn,
+        "dialogue_id": scenario.key,
+        "prompt_id": scenario.prompt.id if scenario.prompt else None,
+        "chosen_id": pair.chosen.id,
+        "rejected_id": pair.rejected.id,
+        "chosen_condition": pair.chosen.condition,
+        "rejected_condition": pair.rejected.condition,
+        "chosen_model": pair.chosen.model,
+        "rejected_model": pair.rejected.model,
+    }
+
+
+def _dialogue_row(episode: Episode, user_model: str | None) -> dict[str, Any]:
+    scenario = episode.scenario
+    said: list[Message] = []
+    for turn in episode.turns:
+        answer = next(one for one in turn.candidates if one.id == turn.continued)
+        said += [Message("user", turn.user), Message("assistant", answer.text)]
+    return {
+        "id": scenario.key,
+        "persona_id": scenario.persona.id,
+        "prompt_id": scenario.prompt.id if scenario.prompt else None,
+        "need": scenario.need,
+        "messages": _messages(tuple(said)),
+        "turns": len(episode.turns),
+        "ending": episode.ending,
+        "user_model": user_model,
+        "calls": sum(usage.calls for usage in episode.usage.values()),
+        "prompt_tokens": sum(usage.prompt_tokens for usage in episode.usage.values()),
+        "completion_tokens": sum(usage.completion_tokens for usage in episode.usage.values()),
+    }
+
+
+def _candidate_row(
+    candidate: Candidate, dialogue: str, prefix: tuple[Message, ...], continued: bool
+) -> dict[str, Any]:
+    return {
+        "id": candidate.id,
+        "dialogue_id": dialogue,
+        "turn": candidate.turn,
+        "prefix": _messages(prefix),
+        "condition": Condition(candidate.condition),
+        "dimension": candidate.dimension,
+        "sample": candidate.sample,
+        "steering": candidate.steering,
+        "model": candidate.model,
+        "text": candidate.text,
+        "finish": candidate.reply.finish,
+        "completion_tokens": candidate.reply.completion_tokens,
+        "continued": continued,
+    }
+
+
+def _prefixes(episode: Episode) -> dict[int, tuple[Message, ...]]:
+    """What the candidates of each turn answer."""
+    prefixes: dict[int, tuple[Message, ...]] = {}
+    history: tuple[Message, ...] = ()
+    for turn in episode.turns:
+        prefixes[turn.number] = (*history, Message("user", turn.user))
+        answer = next(one for one in turn.candidates if one.id == turn.continued)
+        history = (*prefixes[turn.number], Message("assistant", answer.text))
+    return prefixes
+
+
+def _messages(messages: tuple[Message, ...]) -> list[dict[str, str]]:
+    return [message.as_dict() for message in messages]
+
+
+def _profile(persona: Persona) -> dict[str, Any]:
+    profile = persona.profile
+    return {"space": profile.space, "names": list(profile.names), "values": list(profile.values)}

@@ -1,0 +1,71 @@
+"""Who speaks in a dialogue: each role's model, and the ledger before it.
+
+The dialogue asks a role and gets a reply; that replies are recorded, shared and counted is decided here and nowhere
+else. `Roles` is built once per worker; `Calls` is one episode's view of it, which adds up what the episode used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from simforge.generators import Generator
+from simforge.identity import derived_seed, digest
+from simforge.ledger import Ledger
+from simforge.models import Model, ModelSpec
+from simforge.types import ChatReply, ChatRequest, Message, Role, Usage
+
+
+@dataclass(slots=True)
+class Roles:
+    """The models of a run by role, behind one ledger."""
+
+    models: Mapping[Role, tuple[ModelSpec, Model]]
+    ledger: Ledger
+    seed: int
+    paid: dict[Role, Usage] = field(default_factory=dict)
+    "What was really asked of the models in this process, replies from the ledger left out."
+
+    def calls(self) -> Calls:
+        return Calls(self)
+
+
+@dataclass(slots=True)
+class Calls:
+    """What one episode asks, and what that took."""
+
+    roles: Roles
+    usage: dict[str, Usage] = field(default_factory=dict)
+    "By role; counts a reply from the ledger like any other, so that it does not depend on earlier runs."
+
+    def model(self, role: Role) -> str:
+        """The reference of a role's model."""
+        return self.roles.models[role][0].reference
+
+    async def ask(
+        self,
+        role: Role,
+        generator: Generator,
+        variables: Mapping[str, Any],
+        history: Sequence[Message] = (),
+        speaker: str = "assistant",
+        attempt: str = "",
+    ) -> ChatReply:
+        """One reply. The seed follows from what is asked and from `attempt`, so equal questions are one call."""
+        spec, model = self.roles.models[role]
+        messages = generator.messages(variables, history, speaker)
+        key = digest([[message.role, message.content] for message in messages]) + attempt
+        request = ChatRequest(
+            model=spec.fingerprint,
+            messages=messages,
+            sampling=generator.sampling,
+            seed=derived_seed(self.roles.seed, role, key),
+            choices=tuple(generator.front.choices),
+        )
+        reply, paid = await self.roles.ledger.answer(request, model.chat)
+        used = Usage(1, reply.prompt_tokens, reply.cached_tokens, reply.completion_tokens)
+        self.usage[role] = self.usage.get(role, Usage()) + used
+        if paid:
+            self.roles.paid[role] = self.roles.paid.get(role, Usage()) + used
+        return reply

@@ -1,0 +1,298 @@
+"""Versions: the run folder, and how a finished run is sealed into a dataset.
+
+    DIR/README.md  manifest.json  data/<table>/<split>-00000-of-00001.parquet
+    DIR/work/      ledger, part files and the log: needed to go on or to reuse, never published
+
+A folder belongs to one digest: that of everything that decides what comes out (recipe, people, prompts, models,
+seed), and nothing of how it is made. Files appear whole, by rename, and the manifest last: where it is, the version
+is complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import platform
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from simforge import __version__, card, records
+from simforge.config import Splits
+from simforge.errors import RunFolderError
+from simforge.identity import digest, file_sha256, rng
+from simforge.plan import Plan
+from simforge.shards import ShardDone, Tally
+
+ROW_GROUP = 5_000
+"Rows in a row group; the same whatever the shards were, so that it cannot show in the bytes."
+PEOPLE_AT_ONCE = 10_000
+"Personas written at a time."
+
+
+@dataclass(slots=True)
+class RunFolder:
+    """A run's folder on disk, claimed for one digest."""
+
+    path: Path
+    identity: dict[str, Any]
+    "What decides the content, part by part."
+    shard_size: int
+    _lock: IO[str] | None = field(default=None, repr=False)
+
+    @property
+    def digest(self) -> str:
+        return digest(self.identity)
+
+    @property
+    def work(self) -> Path:
+        return self.path / "work"
+
+    @property
+    def ledger(self) -> Path:
+        return self.work / "ledger"
+
+    @classmethod
+    def claim(cls, path: Path, identity: dict[str, Any], shard_size: int) -> RunFolder:
+        """Take a new folder, or go on in one with the same digest. Raises `RunFolderError` otherwise."""
+        run_file = path / "work" / "run.json"
+        with _writing(path):
+            if run_file.is_file():
+                known = json.loads(run_file.read_text(encoding="utf-8"))
+                _same_run(path, known["identity"], identity)
+                shard_size = known["shard_size"]
+            elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+                raise RunFolderError(f"{path} exists and is not a SimForge run: choose another --out.")
+            (path / "work" / "parts").mkdir(parents=True, exist_ok=True)
+            folder = cls(path, identity, shard_size)
+            folder._lock = _locked(path)
+            if not run_file.is_file():
+                _write(run_file, json.dumps({"identity": identity, "shard_size": shard_size}, indent=2))
+        return folder
+
+    def release(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def keep(self, done: ShardDone) -> None:
+        """Write a shard's part file."""
+        with _writing(self.path):
+            _write(self._part(done.number), done.part)
+
+    def finished(self) -> dict[int, Tally]:
+        """The counts of the shards that are played, by number."""
+        found = {}
+        for path in sorted((self.work / "parts").glob("*.arrow")):
+            with pa.ipc.open_file(path) as reader:
+                found[int(path.stem)] = Tally.from_dict(json.loads(reader.schema.metadata[b"tally"]))
+        return found
+
+    def parts(self) -> Iterator[pa.Table]:
+        """The part of each shard, in the plan's order."""
+        for path in sorted((self.work / "parts").glob("*.arrow")):
+            with pa.ipc.open_file(path) as reader:
+                yield reader.read_all()
+
+    def sealed(self) -> bool:
+        return (self.path / "manifest.json").is_file()
+
+    def manifest(self) -> dict[str, Any]:
+        """The manifest of a sealed run."""
+        found: dict[str, Any] = json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
+        return found
+
+    def unseal(self) -> None:
+        """Before more is played: a folder that is being worked on is no version."""
+        (self.path / "manifest.json").unlink(missing_ok=True)
+
+    def _part(self, number: int) -> Path:
+        return self.work / "parts" / f"{number:07}.arrow"
+
+
+def seal(folder: RunFolder, plan: Plan, models: Mapping[str, Mapping[str, str]], total: Tally) -> dict[str, Any]:
+    """Compact the parts into tables, write card and manifest, and give the manifest back."""
+    with _writing(folder.path):
+        staging = folder.work / "sealing"
+        shutil.rmtree(staging, ignore_errors=True)
+        counts = _tables(folder, plan, staging)
+        manifest = _manifest(folder, plan, models, total, counts, staging)
+        for name in ("manifest.json", "README.md"):
+            (folder.path / name).unlink(missing_ok=True)
+        shutil.rmtree(folder.path / "data", ignore_errors=True)
+        (staging / "data").replace(folder.path / "data")
+        _write(folder.path / "README.md", card.render(manifest))
+        _write(folder.path / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False))
+        shutil.rmtree(staging, ignore_errors=True)
+    return manifest
+
+
+def split_of(splits: Splits, seed: int, persona_id: str, prompt_id: str | None) -> str:
+    """The split of a dialogue, by its person first and its prompt second: people and prompts are held out whole."""
+    drawn = rng(seed, "split/persona", persona_id).random()
+    if drawn < splits.test_personas:
+        return "test_personas"
+    if prompt_id is not None and rng(seed, "split/prompt", prompt_id).random() < splits.test_prompts:
+        return "test_prompts"
+    return "validation" if drawn < splits.test_personas + splits.validation else "train"
+
+
+def _tables(folder: RunFolder, plan: Plan, staging: Path) -> dict[str, dict[str, int]]:
+    """Stream all rows into the tables' files; gives rows by table and split."""
+    writer = _Writer(staging / "data")
+    splits, seed = plan.recipe.splits, plan.seed
+    for part in folder.parts():
+        dialogues = records.table_of(part, "dialogues")
+        keys = zip(*(dialogues[name].to_pylist() for name in ("id", "persona_id", "prompt_id")), strict=True)
+        split_by_dialogue = {key: split_of(splits, seed, person, prompt) for key, person, prompt in keys}
+        for name in records.SCHEMAS:
+            table = dialogues if name == "dialogues" else records.table_of(part, name)
+            owners = table["id" if name == "dialogues" else "dialogue_id"].to_pylist()
+            writer.add(name, table, [split_by_dialogue[owner] for owner in owners])
+    schema = records.personas_schema(plan.cast.pack)
+    for start in range(0, len(plan.cast), PEOPLE_AT_ONCE):
+        people = [plan.persona(index) for index in range(start, min(start + PEOPLE_AT_ONCE, len(plan.cast)))]
+        rows = [records.persona_row(one, plan.cast.name, plan.cast.pack.licence) for one in people]
+        table = pa.Table.from_pylist(rows, schema=schema)
+        writer.add("personas", table, [split_of(splits, seed, one.id, None) for one in people])
+    return writer.close({**records.SCHEMAS, "personas": schema})
+
+
+class _Writer:
+    """Parquet files by table and split, with row groups that do not depend on how the rows arrived."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._files: dict[tuple[str, str], pq.ParquetWriter] = {}
+        self._waiting: dict[tuple[str, str], list[pa.Table]] = {}
+        self._counts: dict[str, dict[str, int]] = {}
+
+    def add(self, name: str, table: pa.Table, splits: list[str]) -> None:
+        for split in dict.fromkeys(splits):
+            rows = table.filter(pc.equal(pa.array(splits), split)) if len(set(splits)) > 1 else table
+            self._waiting.setdefault((name, split), []).append(rows)
+            of_table = self._counts.setdefault(name, {})
+            of_table[split] = of_table.get(split, 0) + rows.num_rows
+            self._flush((name, split), table.schema, whole_groups=True)
+
+    def close(self, schemas: Mapping[str, pa.Schema]) -> dict[str, dict[str, int]]:
+        """Write what is left; every table gets a `train` file, empty where nothing was made."""
+        for name, schema in schemas.items():
+            self._waiting.setdefault((name, "train"), [])
+            self._counts.setdefault(name, {}).setdefault("train", 0)
+            for key in [key for key in self._waiting if key[0] == name]:
+                self._flush(key, schema, whole_groups=False)
+        for file in self._files.values():
+            file.close()
+        return {name: dict(sorted(self._counts[name].items())) for name in schemas}
+
+    def _flush(self, key: tuple[str, str], schema: pa.Schema, whole_groups: bool) -> None:
+        waiting = self._waiting[key]
+        if whole_groups and sum(table.num_rows for table in waiting) < ROW_GROUP:
+            return
+        if key not in self._files:
+            path = self._root / key[0] / f"{key[1]}-00000-of-00001.parquet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._files[key] = pq.ParquetWriter(path, schema, compression="zstd", write_page_index=True)
+        table = pa.concat_tables(waiting).combine_chunks() if waiting else schema.empty_table()
+        start = 0
+        while table.num_rows - start >= (ROW_GROUP if whole_groups else 1):
+            self._files[key].write_table(table.slice(start, ROW_GROUP), row_group_size=ROW_GROUP)
+            start += ROW_GROUP
+        self._waiting[key] = [table.slice(start)] if start < table.num_rows else []
+
+
+def _manifest(
+    folder: RunFolder,
+    plan: Plan,
+    models: Mapping[str, Mapping[str, str]],
+    total: Tally,
+    counts: dict[str, dict[str, int]],
+    staging: Path,
+) -> dict[str, Any]:
+    files = {}
+    for path in sorted((staging / "data").rglob("*.parquet")):
+        size = {"bytes": path.stat().st_size, "rows": pq.read_metadata(path).num_rows}
+        files[path.relative_to(staging).as_posix()] = {"sha256": file_sha256(path), **size}
+    usage = total.as_dict()["usage"]
+    names = ("calls", "prompt_tokens", "cached_tokens", "completion_tokens")
+    return {
+        "simforge": __version__,
+        "schema_version": records.SCHEMA_VERSION,
+        "digest": folder.digest,
+        "identity": folder.identity,
+        "recipe": plan.recipe.model_dump(mode="json"),
+        "seed": plan.seed,
+        "personas": len(plan.cast),
+        "persona_licence": plan.cast.pack.licence,
+        "persona_sources": plan.cast.pack.sources,
+        "space": {"name": plan.recipe.cast.space, "description": plan.space.description, "source": plan.space.source},
+        "models": {role: dict(about) for role, about in models.items()},
+        "counts": counts,
+        "dialogues": {"played": total.dialogues, "failed": total.failed, "turns": total.turns},
+        "discards": dict(sorted(total.discards.items())),
+        "usage": {r: dict(zip(names, used, strict=True)) for r, used in sorted(usage.items())},  # type: ignore[attr-defined]
+        "files": files,
+        "environment": _environment(),
+    }
+
+
+def _environment() -> dict[str, str]:
+    found = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
+    for name in ("faker", "jinja2", "numpy", "openvino-genai", "polars", "pyarrow", "ray"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def _same_run(path: Path, known: dict[str, Any], wanted: dict[str, Any]) -> None:
+    if digest(known) == digest(wanted):
+        return
+    changed = sorted(key for key in {*known, *wanted} if known.get(key) != wanted.get(key))
+    raise RunFolderError(
+        f"{path} belongs to another run: its digest is {digest(known)}, this command's is {digest(wanted)} "
+        f"(different: {', '.join(changed)}). Choose another --out, repeat the command that made it, or delete it."
+    )
+
+
+def _locked(path: Path) -> IO[str] | None:
+    """Keep a second process out of the folder; systems without file locks do without."""
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    lock = (path / "work" / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise RunFolderError(f"another simforge process is working in {path}: wait for it, or stop it.") from None
+    except OSError:
+        pass  # a file system without locks
+    return lock
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn what the disk says into a sentence; what was written before stays valid."""
+    try:
+        yield
+    except OSError as problem:
+        what = problem.strerror or str(problem)
+        where = problem.filename or path
+        raise RunFolderError(f"{path} cannot be written: {what} ({where}). What is finished is kept; mend it and run "
+                             "the same command again, or choose another --out.") from None
+
+
+def _write(path: Path, content: str | bytes) -> None:
+    """A file, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
+    temporary.replace(path)
