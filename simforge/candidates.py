@@ -13,6 +13,7 @@ import re
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 
 from simforge.config import Candidates, Filters
 from simforge.generators import Generator
@@ -85,7 +86,7 @@ def flaw(candidate: Candidate, user: str, filters: Filters) -> str | None:
         return "off_language"
     if _plain(text) == _plain(user):
         return "repeats_prompt"
-    if filters.leak and _shared_run(text, candidate.steering, filters.leak):
+    if filters.leak and (_quotes(text, candidate.steering, user) or _ABOUT_ITSELF.search(text[:200])):
         return "leak"
     return None
 
@@ -103,11 +104,38 @@ def _plain(text: str) -> str:
     return " ".join(WORD.findall(text.lower()))
 
 
-def _shared_run(text: str, steering: str, length: int) -> bool:
-    """Whether the texts share `length` words in a row."""
+def _quotes(text: str, steering: str, user: str) -> bool:
+    """Whether an answer repeats its steering: six words in a row, or two of its telling words (four letters or more,
+    not common ones and not the user's) within four words of each other."""
     told, said = WORD.findall(steering.lower()), WORD.findall(text.lower())
-    runs = {tuple(told[i : i + length]) for i in range(len(told) - length + 1)}
-    return any(tuple(said[i : i + length]) in runs for i in range(len(said) - length + 1))
+    runs = {tuple(told[i : i + 6]) for i in range(len(told) - 5)}
+    if any(tuple(said[i : i + 6]) in runs for i in range(len(said) - 5)):
+        return True
+    telling = {word for word in told if len(word) > 3} - set(WORD.findall(user.lower())) - _COMMON
+    places = [(place, word) for place, word in enumerate(said) if word in telling]
+    return any(one != other and there - here < 4 for (here, one), (there, other) in pairwise(places))
+
+
+_COMMON = frozenset(
+    [
+        "with",
+        "that",
+        "this",
+        "from",
+        "just",
+        "give",
+        "more",
+        "full",
+        "explain",
+        "example",
+        "write",
+        "talk",
+        "like",
+        "without",
+        "word",
+        "words",
+    ]
+)
 
 
 def _script(text: str) -> str:
@@ -116,6 +144,12 @@ def _script(text: str) -> str:
     return Counter(letters).most_common(1)[0][0] if letters else ""
 
 
+_ABOUT_ITSELF = re.compile(
+    r"\bhere(?:'|’)?s? (?:is )?(?:a|an|my|the|one|your)\b[^.:!?]{0,60}\b(?:response|reply|answer|paragraph"
+    r"|way to say|explanation|version)\b|\bone paragraph\b|\bhow to answer\b",
+    re.IGNORECASE,
+)
+"An answer that talks about how it answers has noticed its steering."
 _REFUSAL = re.compile(
     r"\bI(?:'|’)?(?:m| am) (?:sorry|afraid|unable)\b.{0,60}\b(?:can(?:'|’)?t|cannot|unable|not able)\b"
     r"|\bI (?:can(?:'|’)?t|cannot|am not able to|won(?:'|’)t) (?:assist|help|provide|answer|fulfil|comply|generate)\b"

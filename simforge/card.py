@@ -25,8 +25,10 @@ def render(manifest: dict[str, Any]) -> str:
         "the answer that the person prefers and one that they do not. Nobody in it is a real person, and no human "
         "checked the labels.",
         "## Loading",
-        _block("from datasets import load_dataset\n\npairs = load_dataset(PATH)[\"train\"]          # prompt, chosen, "
-               "rejected as message lists\npeople = load_dataset(PATH, \"personas\")[\"train\"]"),
+        _block(
+            'from datasets import load_dataset\n\npairs = load_dataset(PATH)["train"]          # prompt, chosen, '
+            'rejected as message lists\npeople = load_dataset(PATH, "personas")["train"]'
+        ),
         "## Tables",
         _counts(manifest),
         "## How it was made",
@@ -50,7 +52,9 @@ def _front_matter(manifest: dict[str, Any]) -> str:
             {"split": split, "path": f"data/{table}/{split}-*.parquet"}
             for split in sorted(manifest["counts"][table], key=_split_order)
         ]
-        configs.append({"config_name": table, "data_files": files, **({"default": True} if table == "preferences" else {})})
+        configs.append(
+            {"config_name": table, "data_files": files, **({"default": True} if table == "preferences" else {})}
+        )
     front = {
         "pretty_name": manifest["recipe"]["description"].strip().split(".")[0],
         "license": manifest["persona_licence"].lower(),
@@ -111,16 +115,26 @@ def _columns(table: str) -> str:
     lines = ["| column | type | meaning |", "|---|---|---|"]
     for column in records.SCHEMAS[table]:
         about = column.metadata[b"description"].decode()
-        kind = "messages" if column.type == records.MESSAGES else "profile" if column.type == records.PROFILE else column.type
+        kind = (
+            "messages"
+            if column.type == records.MESSAGES
+            else "profile"
+            if column.type == records.PROFILE
+            else column.type
+        )
         lines.append(f"| `{column.name}` | {kind} | {about} |")
     return "\n".join(lines)
 
 
 def _limits(manifest: dict[str, Any]) -> str:
-    lines = ["- The people, their words and their preferences are simulated; agreement with real people is not measured."]
+    lines = [
+        "- The people, their words and their preferences are simulated; agreement with real people is not measured."
+    ]
     if manifest["recipe"]["labels"]["by"] == "construction":
-        lines.append("- A label by construction says how an answer was asked for. Where the dimension has a measure, the "
-                     "text was checked to show it; nobody checked that the answer is right.")
+        lines.append(
+            "- A label by construction says how an answer was asked for. Where the dimension has a measure, the "
+            "text was checked to show it; nobody checked that the answer is right."
+        )
     if any(model["reference"].startswith("local:") for model in manifest["models"].values()):
         lines.append("- The texts come from a small model: expect factual errors.")
     if any(model["reference"].startswith("scripted:") for model in manifest["models"].values()):

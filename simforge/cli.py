@@ -15,9 +15,13 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from simforge import __version__
 from simforge.errors import NotFound, RunStopped, SimForgeError, UsageError
+
+if TYPE_CHECKING:
+    from simforge.catalog import Entry
 
 KINDS = ("personas", "generators", "pipelines", "schemas")
 _SUFFIX = {"": 1, "k": 10**3, "m": 10**6}
@@ -63,28 +67,66 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_generate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     generate = commands.add_parser("generate", help="make a dataset", allow_abbrev=False)
-    generate.add_argument("pipeline", nargs="?", default="quickstart",
-                          help="name from `simforge show pipelines`, or a path (default: quickstart)")
+    generate.add_argument(
+        "pipeline",
+        nargs="?",
+        default="quickstart",
+        help="name from `simforge show pipelines`, or a path (default: quickstart)",
+    )
     generate.add_argument("--personas", type=count, required=True, metavar="N", help="how many people: 500, 10k, 1.5M")
     generate.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run folder")
-    generate.add_argument("--seed", type=int, default=0, help="another seed makes other people and dialogues (default: 0)")
-    generate.add_argument("--model", action="append", default=[], metavar="[ROLE=]REF",
-                          help="model for all roles, or for one of user, assistants, judge, writer; REF is "
-                               "local:NAME, local:PATH.gguf, local:hf/OWNER/REPO/FILE.gguf or scripted:; repeatable")
-    generate.add_argument("--prompts", metavar="SOURCE", help="prompts: a .jsonl, .csv or .parquet file, or a shipped set")
-    generate.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
-                          help="change the recipe, for example dialogue.turns=3; repeatable")
-    generate.add_argument("--executor", choices=("local", "ray"), help="where dialogues are played (default: local; ray "
-                                                                       "with --ray-address or inside a Ray job)")
+    generate.add_argument(
+        "--seed", type=int, default=0, help="another seed makes other people and dialogues (default: 0)"
+    )
+    generate.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="[ROLE=]REF",
+        help="model for all roles, or for one of user, assistants, judge, writer; REF is "
+        "local:NAME, local:PATH.gguf, local:hf/OWNER/REPO/FILE.gguf or scripted:; repeatable",
+    )
+    generate.add_argument(
+        "--prompts", metavar="SOURCE", help="prompts: a .jsonl, .csv or .parquet file, or a shipped set"
+    )
+    generate.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="change the recipe, for example dialogue.turns=3; repeatable",
+    )
+    generate.add_argument(
+        "--executor",
+        choices=("local", "ray"),
+        help="where dialogues are played (default: local; ray with --ray-address or inside a Ray job)",
+    )
     generate.add_argument("--ray-address", metavar="A", help="address of a Ray cluster")
-    generate.add_argument("--workers", type=positive, metavar="N", help="workers (default: 1; with ray one per CPU, or "
-                                                                        "one per node for local models)")
-    generate.add_argument("--concurrency", type=positive, default=32, metavar="N",
-                          help="dialogues in flight in one worker (default: 32)")
-    generate.add_argument("--reuse", type=Path, nargs="+", default=[], metavar="RUN",
-                          help="earlier run folders: what they asked is not asked again")
-    generate.add_argument("--max-failures", type=share, default=0.05, metavar="SHARE",
-                          help="share of dialogues that may be lost to failed calls (default: 0.05)")
+    generate.add_argument(
+        "--workers",
+        type=positive,
+        metavar="N",
+        help="workers (default: 1; with ray one per CPU, or one per node for local models)",
+    )
+    generate.add_argument(
+        "--concurrency", type=positive, default=32, metavar="N", help="dialogues in flight in one worker (default: 32)"
+    )
+    generate.add_argument(
+        "--reuse",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="RUN",
+        help="earlier run folders: what they asked is not asked again",
+    )
+    generate.add_argument(
+        "--max-failures",
+        type=share,
+        default=0.05,
+        metavar="SHARE",
+        help="share of dialogues that may be lost to failed calls (default: 0.05)",
+    )
     generate.set_defaults(command=_generate)
 
 
@@ -160,7 +202,7 @@ def _show_schema(options: argparse.Namespace) -> int:
 
     from simforge import personas
 
-    print(json.dumps(personas.load(options.pack).schema(), indent=2, ensure_ascii=False))
+    print(json.dumps(personas.load(options.pack).json_schema(), indent=2, ensure_ascii=False))
     return 0
 
 
@@ -189,12 +231,15 @@ def _copy(options: argparse.Namespace) -> int:
         target.write_text(found.text, encoding="utf-8")
     except OSError as problem:
         raise UsageError(f"{target} cannot be written: {problem.strerror or problem}.") from None
-    print(f"{found.label} is copied to {target}; refer to it as ./{target}" if not catalog.is_path(str(target.parent))
-          else f"{found.label} is copied to {target}")
+    print(
+        f"{found.label} is copied to {target}; refer to it as ./{target}"
+        if not catalog.is_path(str(target.parent))
+        else f"{found.label} is copied to {target}"
+    )
     return 0
 
 
-def _entry(name: str):  # type: ignore[no-untyped-def]
+def _entry(name: str) -> Entry:
     from simforge import catalog
 
     kind, _, rest = name.partition("/")

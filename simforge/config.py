@@ -106,9 +106,7 @@ class Labels(Strict):
 class Pairing(Strict):
     """Which candidates become pairs."""
 
-    compare: Annotated[list[tuple[Condition, Condition]], Field(min_length=1)] = [
-        (Condition.own, Condition.opposite)
-    ]
+    compare: Annotated[list[tuple[Condition, Condition]], Field(min_length=1)] = [(Condition.own, Condition.opposite)]
     """Conditions that are compared. For labels by construction the first of each is the chosen one. The same
     condition twice compares its samples with each other."""
 
@@ -122,8 +120,9 @@ class Filters(Strict):
     "Drop answers that refuse."
     off_language: bool = True
     "Drop answers in another script than the user's message."
-    leak: Annotated[int, Field(ge=0, le=50)] = 6
-    "Drop answers that share this many words in a row with their steering text; 0 turns it off."
+    leak: bool = True
+    """Drop answers that repeat the words they were steered with (six in a row, or two telling ones close together), or
+    that talk about how they answer."""
 
 
 class Splits(Strict):
@@ -209,13 +208,21 @@ def _across(document: Document, recipe: Recipe) -> list[Mistake]:
     for number, (first, second) in enumerate(recipe.pairing.compare):
         path = ("pairing", "compare", number)
         for condition in {first, second} - set(conditions):
-            mistakes.append(document.mistake(path, f"no candidates are made under {condition.value!r}; made are: "
-                                                   f"{', '.join(conditions)}"))
+            mistakes.append(
+                document.mistake(
+                    path, f"no candidates are made under {condition.value!r}; made are: {', '.join(conditions)}"
+                )
+            )
         if first == second and samples < 2:
             mistakes.append(document.mistake(path, "compares samples of one condition: set candidates.samples to 2"))
         if recipe.labels.by == "construction" and (first == second or first != Condition.own):
-            mistakes.append(document.mistake(path, "a label by construction needs `own` first and another condition "
-                                                   "second; otherwise set labels.by to judge"))
+            mistakes.append(
+                document.mistake(
+                    path,
+                    "a label by construction needs `own` first and another condition "
+                    "second; otherwise set labels.by to judge",
+                )
+            )
     for role in recipe.roles:
         if role not in recipe.models:
             mistakes.append(document.mistake(("models",), f"the pipeline uses the role {role!r} and names no model"))
@@ -224,8 +231,12 @@ def _across(document: Document, recipe: Recipe) -> list[Mistake]:
     if recipe.labels.agree and recipe.judge is None:
         mistakes.append(document.mistake(("labels", "agree"), "needs a judge, and the pipeline has none"))
     if recipe.splits.test_prompts and recipe.prompts.source == "persona":
-        mistakes.append(document.mistake(("splits", "test_prompts"), "personas write their own openings, so there "
-                                                                     "are no shared prompts to hold out"))
+        mistakes.append(
+            document.mistake(
+                ("splits", "test_prompts"),
+                "personas write their own openings, so there are no shared prompts to hold out",
+            )
+        )
     if "context" in recipe.prompts.columns and "text" not in recipe.prompts.columns:
         mistakes.append(document.mistake(("prompts", "columns"), "needs `text` beside `context`"))
     return mistakes

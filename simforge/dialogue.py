@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from simforge import candidates as answers
 from simforge import judging, pairing
@@ -19,7 +20,7 @@ from simforge.config import Recipe
 from simforge.errors import CallFailed
 from simforge.generators import Generator
 from simforge.identity import rng
-from simforge.measures import words
+from simforge.measures import WORD, words
 from simforge.preferences import Space
 from simforge.roles import Calls, Roles
 from simforge.types import (
@@ -35,6 +36,8 @@ from simforge.types import (
     Scenario,
     Turn,
 )
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +107,19 @@ async def _turns(scenario: Scenario, script: Script, calls: Calls, record: _Reco
     return Ending.max_turns
 
 
-async def _user_message(
-    scenario: Scenario, script: Script, calls: Calls, history: Sequence[Message]
-) -> str | None:
+async def _user_message(scenario: Scenario, script: Script, calls: Calls, history: Sequence[Message]) -> str | None:
     """What the person says next; a message that is not a user's is asked for once more, then given up."""
     if scenario.prompt is not None and not history:
         return scenario.prompt.text
     person = scenario.persona
     wishes = " and ".join(script.space.wishes(person.profile))
-    variables = {"persona": person.text, "traits": person.traits, "wants": wishes, "need": scenario.need, "turn": len(history) // 2}
+    variables = {
+        "persona": person.text,
+        "traits": person.traits,
+        "wants": wishes,
+        "need": scenario.need,
+        "turn": len(history) // 2,
+    }
     for attempt in ("", "/again"):
         # The scenario's key separates people who happen to be described alike.
         reply = await calls.ask("user", script.user, variables, history, "user", attempt=scenario.key + attempt)
@@ -201,9 +208,15 @@ def not_a_user(text: str, history: Sequence[Message]) -> str | None:
         return "template tokens, or the notes read aloud"
     if _ASSISTANT.search(text):
         return "an assistant's phrase"
-    if any(message.content.strip().lower() == text.lower() for message in history):
+    if any(message.role == "user" and _alike(message.content, text) for message in history):
         return "said before"
     return "too long" if words(text) > 120 else None
+
+
+def _alike(one: str, other: str) -> bool:
+    """Whether two messages share most of their words (Jaccard similarity above 0.7)."""
+    left, right = set(WORD.findall(one.lower())), set(WORD.findall(other.lower()))
+    return len(left & right) > 0.7 * len(left | right)
 
 
 def closes(text: str) -> bool:
@@ -211,7 +224,7 @@ def closes(text: str) -> bool:
     return "?" not in text and words(text) <= 30 and _CLOSING.search(text) is not None
 
 
-async def _together(work):  # type: ignore[no-untyped-def]
+async def _together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """Results in order; the first failure cancels the rest, so that a failed turn asks nothing more."""
     tasks = [asyncio.ensure_future(one) for one in work]
     try:

@@ -33,7 +33,9 @@ class Display:
     """Progress of one run."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._console = Console(file=stream or sys.stderr, highlight=False, soft_wrap=not (stream or sys.stderr).isatty())
+        self._console = Console(
+            file=stream or sys.stderr, highlight=False, soft_wrap=not (stream or sys.stderr).isatty()
+        )
         self._live: Live | None = None
         self._tally = Tally()
         self._total = 0
@@ -94,8 +96,10 @@ def ending(path: Path, manifest: dict[str, Any], stream: TextIO | None = None) -
     """Where the data is, counts, three pairs to read, what was discarded and why, and what to do next."""
     console = Console(file=stream or sys.stdout, highlight=False)
     counts = {table: sum(splits.values()) for table, splits in manifest["counts"].items()}
-    console.print(f"\n[bold]{counts['preferences']} preference pairs[/] from {manifest['dialogues']['played']} dialogues "
-                  f"of {manifest['personas']} personas are in [bold]{escape(str(path))}[/]")
+    console.print(
+        f"\n[bold]{counts['preferences']} preference pairs[/] from {manifest['dialogues']['played']} dialogues "
+        f"of {manifest['personas']} personas are in [bold]{escape(str(path))}[/]"
+    )
     console.print("  " + ", ".join(f"{count} {table}" for table, count in counts.items()))
     _models(console, manifest)
     _sample_pairs(console, path)
@@ -107,7 +111,7 @@ def ending(path: Path, manifest: dict[str, Any], stream: TextIO | None = None) -
     _judge(console, path)
     console.print("\n[bold]Next[/]")
     for line in (
-        f'  read it     python -c "import polars; print(polars.read_parquet(\'{path}/data/preferences/*.parquet\'))"',
+        f"  read it     python -c \"import polars; print(polars.read_parquet('{path}/data/preferences/*.parquet'))\"",
         f"  train       datasets.load_dataset('{path}') has prompt, chosen, rejected as TRL reads them",
         f"  the card    {path}/README.md",
     ):
@@ -137,8 +141,15 @@ def _sample_pairs(console: Console, path: Path) -> None:
         wanted = ", ".join(row["profile"]["values"])
         about = row["dimension"] or "overall"
         title = Text(f"{person}", overflow="ellipsis")
-        console.print(Panel(body, title=title, title_align="left",
-                            subtitle=Text(f"wants {wanted}; this pair: {about}"), subtitle_align="left"))
+        console.print(
+            Panel(
+                body,
+                title=title,
+                title_align="left",
+                subtitle=Text(f"wants {wanted}; this pair: {about}"),
+                subtitle_align="left",
+            )
+        )
 
 
 def _some_pairs(path: Path) -> list[dict[str, Any]]:
@@ -147,18 +158,23 @@ def _some_pairs(path: Path) -> list[dict[str, Any]]:
 
     pairs = pl.scan_parquet(path / "data" / "preferences" / "*.parquet").head(2_000)
     people = pl.scan_parquet(path / "data" / "personas" / "*.parquet").select("id", person="text")
-    joined = pairs.join(people, left_on="persona_id", right_on="id", how="left", maintain_order="left")
-    distinct = joined.unique("dialogue_id", keep="first", maintain_order=True)
-    return distinct.unique("dimension", keep="first", maintain_order=True).head(SAMPLES).collect().to_dicts()
+    rows = (
+        pairs.join(people, left_on="persona_id", right_on="id", how="left", maintain_order="left").collect().to_dicts()
+    )
+    shown: list[dict[str, Any]] = []
+    for keys in (("dimension", "dialogue_id"), ("dialogue_id",), ("id",)):  # as different as there are
+        for row in rows:
+            if len(shown) < SAMPLES and all(row[key] != one[key] for one in shown for key in keys):
+                shown.append(row)
+    return shown
 
 
 def _judge(console: Console, path: Path) -> None:
     """How the judge behaved, where there is one: the same in both orders, and how often it takes what stands first."""
     import polars as pl
 
-    asked = (
-        pl.read_parquet(path / "data" / "judgments" / "*.parquet")
-        .filter(pl.col("method") == "pairwise", pl.col("verdict_ab").is_not_null(), pl.col("verdict_ba").is_not_null())
+    asked = pl.read_parquet(path / "data" / "judgments" / "*.parquet").filter(
+        pl.col("method") == "pairwise", pl.col("verdict_ab").is_not_null(), pl.col("verdict_ba").is_not_null()
     )
     if asked.is_empty():
         return
@@ -166,8 +182,10 @@ def _judge(console: Console, path: Path) -> None:
     same = sum(ab == swapped.get(ba, ba) for ab, ba in zip(asked["verdict_ab"], asked["verdict_ba"], strict=True))
     decided = [v for column in ("verdict_ab", "verdict_ba") for v in asked[column] if v in swapped]
     first = sum(v == "first" for v in decided) / len(decided) if decided else float("nan")
-    text = (f"The judge saw {asked.height} comparisons in both orders: the same verdict in {same / asked.height:.0%}, "
-            f"the answer shown first in {first:.0%} of its decisions.")
+    text = (
+        f"The judge saw {asked.height} comparisons in both orders: the same verdict in {same / asked.height:.0%}, "
+        f"the answer shown first in {first:.0%} of its decisions."
+    )
     console.print(Text(text))
 
 

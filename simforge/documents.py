@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import yaml
@@ -62,7 +63,7 @@ class Document:
     def put(self, path: Path, value: Any, source: str) -> None:
         """Set the value at `path`, making mappings on the way."""
         place = self.value
-        for part, following in zip(path[:-1], path[1:], strict=True):
+        for part, following in pairwise(path):
             if isinstance(place, dict):
                 place = place.setdefault(part, [] if isinstance(following, int) else {})
             elif isinstance(place, list) and isinstance(part, int) and part < len(place):

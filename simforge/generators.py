@@ -12,8 +12,9 @@ A generator is front matter (sampling settings, choices) and a text in sections,
 
 `@system`, `@user` and `@assistant` are one message each. `@dialogue` is the history so far, projected for the
 speaker: what it said itself is `assistant`, what it heard is `user`, put into words by the `@heard` section where
-there is one. The sections are found before anything is rendered, so a model's text can never become one. Templates
-are Jinja in an immutable sandbox and strict: a variable that is missing is an error, not an empty string.
+there is one (variables `text`, and `last`: whether the history ends with it). The sections are found before anything
+is rendered, so a model's text can never become one. Templates are Jinja in an immutable sandbox and strict: a
+variable that is missing is an error, not an empty string.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Generator:
     front: FrontMatter
     sections: tuple[Section, ...]
     heard: str
-    "Template of what the other side said; has the variable `text`."
+    "Template of what the other side said; has the variables `text` and `last` (whether the history ends with it)."
 
     @property
     def sampling(self) -> Sampling:
@@ -88,7 +89,11 @@ class Generator:
         rendered: list[Message] = []
         for section in self.sections:
             if section.kind == "dialogue":
-                rendered += [self._projected(message, speaker, variables) for message in history]
+                last = len(history) - 1
+                rendered += [
+                    self._projected(message, speaker, {**variables, "last": place == last})
+                    for place, message in enumerate(history)
+                ]
             else:
                 text = _render(section.template, variables, self.label)
                 rendered.append(Message(section.kind, text))
@@ -107,8 +112,16 @@ def load(reference: str) -> Generator:
     front = documents.validated(documents.read(head, found.label, first_line=2), FrontMatter)
     pieces = _HEADER.split(body)
     if pieces[0].strip() or len(pieces) < 3:
-        raise RecipeError([Mistake(found.label, line, "", "the text must start with a section: @system, @user, "
-                                                          "@assistant or @dialogue, alone on a line")])
+        raise RecipeError(
+            [
+                Mistake(
+                    found.label,
+                    line,
+                    "",
+                    "the text must start with a section: @system, @user, @assistant or @dialogue, alone on a line",
+                )
+            ]
+        )
     sections = list(zip(pieces[1::2], (piece.strip() for piece in pieces[2::2]), strict=True))
     heard = next((template for kind, template in sections if kind == "heard"), "{{ text }}")
     mistakes = [_syntax(template, found.label, line) for _, template in sections]
@@ -126,7 +139,9 @@ def compiled(template: str) -> jinja2.Template:
 
 @cache
 def _environment() -> ImmutableSandboxedEnvironment:
-    return ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=False, autoescape=False)
+    return ImmutableSandboxedEnvironment(
+        undefined=jinja2.StrictUndefined, keep_trailing_newline=False, autoescape=False
+    )
 
 
 def _render(template: str, variables: Mapping[str, Any], label: str) -> str:

@@ -13,8 +13,12 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 def canonical(value: Any) -> str:
@@ -43,3 +47,14 @@ def rng(seed: int, purpose: str, key: str = "") -> random.Random:
     """A generator of its own for one purpose and one key."""
     text = f"{seed}\x1f{purpose}\x1f{key}".encode()
     return random.Random(int.from_bytes(hashlib.sha256(text).digest()[:16], "big"))
+
+
+def cycled(items: Sequence[T], number: int, seed: int, purpose: str) -> T:
+    """Item `number` of an endless shuffle: each round has every item once, in an order of its own."""
+    around, place = divmod(number, len(items))
+    return items[_order(seed, purpose, around, len(items))[place]]
+
+
+@lru_cache(maxsize=8)
+def _order(seed: int, purpose: str, around: int, count: int) -> tuple[int, ...]:
+    return tuple(rng(seed, purpose, str(around)).sample(range(count), count))

@@ -34,8 +34,9 @@ def by_construction(comparison: Comparison) -> Judgment | None:
         b=comparison.b.id,
         dimension=comparison.dimension,
         method="construction",
-        judge=f"{comparison.a.condition}>{comparison.b.condition}" if sides[0] else
-              f"{comparison.b.condition}>{comparison.a.condition}",
+        judge=f"{comparison.a.condition}>{comparison.b.condition}"
+        if sides[0]
+        else f"{comparison.b.condition}>{comparison.a.condition}",
         verdict_ab=None,
         verdict_ba=None,
         outcome=Outcome.a if sides[0] else Outcome.b,

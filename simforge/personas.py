@@ -24,7 +24,7 @@ from simforge import catalog, documents
 from simforge.documents import Document, Strict
 from simforge.errors import Mistake, RecipeError, UsageError, nearest
 from simforge.generators import compiled
-from simforge.identity import derived_seed, digest, rng
+from simforge.identity import cycled, derived_seed, digest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,7 +104,7 @@ class Trait(Strict):
     draw: Draw
     "Kept out of the JSON Schema."
 
-    def schema(self) -> dict[str, Any]:
+    def json_schema(self) -> dict[str, Any]:
         """The trait as JSON Schema (2020-12)."""
         schema: dict[str, Any] = {"type": self.type}
         for key in ("description", "minimum", "maximum"):
@@ -132,13 +132,13 @@ class Pack(Strict):
     needs: list[str] = []
     "What such people bring to an assistant: the openings that they write themselves start from one of these."
 
-    def schema(self) -> dict[str, Any]:
+    def json_schema(self) -> dict[str, Any]:
         """The JSON Schema (2020-12) that every sampled person satisfies."""
         return {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             "description": self.description,
             "type": "object",
-            "properties": {name: trait.schema() for name, trait in self.traits.items()},
+            "properties": {name: trait.json_schema() for name, trait in self.traits.items()},
             "required": list(self.traits),
             "additionalProperties": False,
         }
@@ -163,13 +163,9 @@ class Cast:
         """The person in words."""
         return " ".join(compiled(self.pack.text).render(self.traits(index)).split())
 
-    def need(self, index: int, number: int, seed: int) -> str | None:
-        """What person `index` brings to their dialogue `number`; no need twice until all were used."""
-        needs = self.pack.needs
-        if not needs:
-            return None
-        order = rng(seed, "need", f"{index}/{number // len(needs)}").sample(range(len(needs)), len(needs))
-        return needs[order[number % len(needs)]]
+    def need(self, number: int, seed: int) -> str | None:
+        """What the person of dialogue `number` of the run brings; none comes twice until all were used."""
+        return cycled(self.pack.needs, number, seed, "needs") if self.pack.needs else None
 
 
 def load(reference: str) -> Pack:
@@ -211,7 +207,7 @@ def persona_id(traits: dict[str, Any], profile: tuple[str, ...], index: int) -> 
 
 def check_rows(cast: Cast, rows: int) -> None:
     """Hold the first `rows` people against the pack's own JSON Schema; a difference is a mistake in the pack."""
-    validator = Draft202012Validator(cast.pack.schema())
+    validator = Draft202012Validator(cast.pack.json_schema())
     for index in range(min(rows, len(cast))):
         problem = next(iter(validator.iter_errors(cast.traits(index))), None)
         if problem is not None:
@@ -225,10 +221,10 @@ def _drawn(draw: Draw, uniform: np.ndarray, columns: dict[str, np.ndarray]) -> n
     if draw.categories is not None:
         return _pick(list(draw.categories), list(draw.categories.values()), uniform)
     if draw.one_of is not None:
-        return np.array(draw.one_of, dtype=object)[(uniform * len(draw.one_of)).astype(np.int64)]
+        return _pick(draw.one_of, [1.0] * len(draw.one_of), uniform)
     if draw.histogram is not None:
         heights = np.concatenate([[0.0], np.cumsum(draw.histogram.weights)])
-        return np.interp(uniform * heights[-1], heights, np.array(draw.histogram.edges))
+        return np.asarray(np.interp(uniform * heights[-1], heights, np.array(draw.histogram.edges)))
     if draw.faker is not None:
         return _named(draw.faker, uniform, columns)
     assert draw.given is not None and draw.table is not None
@@ -273,7 +269,8 @@ def _pick(values: list[str], weights: list[float], uniform: np.ndarray) -> np.nd
 
     bounds = np.cumsum(np.array(weights, dtype=np.float64))
     index = np.searchsorted(bounds, uniform * bounds[-1], side="right")
-    return np.array(values, dtype=object)[np.minimum(index, len(values) - 1)]
+    picked: np.ndarray = np.array(values, dtype=object)[np.minimum(index, len(values) - 1)]
+    return picked
 
 
 def _across(document: Document, pack: Pack) -> list[Mistake]:
@@ -282,8 +279,12 @@ def _across(document: Document, pack: Pack) -> list[Mistake]:
     closed: dict[str, set[str] | None] = {}
     for name, trait in pack.traits.items():
         if not name.isidentifier() or name in RESERVED:
-            mistakes.append(document.mistake(("traits", name), "a trait is named with letters, digits and _, and not "
-                                                               f"one of {', '.join(RESERVED)}"))
+            mistakes.append(
+                document.mistake(
+                    ("traits", name),
+                    f"a trait is named with letters, digits and _, and not one of {', '.join(RESERVED)}",
+                )
+            )
         mistakes += _conditions(document, ("traits", name, "draw"), trait.draw, name, closed)
         closed[name] = _closed_values(trait.draw)
     row = {name: 0 if trait.type != "string" else "x" for name, trait in pack.traits.items()}
@@ -310,9 +311,13 @@ def _conditions(
     values = closed[draw.given]
     for value in sorted((values or set()) - set(draw.table)):
         if draw.default is None:
-            mistakes.append(document.mistake((*path, "table"), f"has no row for {draw.given} = {value!r} and no default"))
+            mistakes.append(
+                document.mistake((*path, "table"), f"has no row for {draw.given} = {value!r} and no default")
+            )
     if values is None and draw.default is None:
-        mistakes.append(document.mistake((*path, "given"), f"{draw.given!r} has no fixed list of values: add a default"))
+        mistakes.append(
+            document.mistake((*path, "given"), f"{draw.given!r} has no fixed list of values: add a default")
+        )
     for value, inner in draw.table.items():
         if values is not None and value not in values:
             near = nearest(value, values)

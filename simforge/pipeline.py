@@ -100,10 +100,13 @@ def prepare(recipe: Recipe, people: int, seed: int) -> tuple[Plan, Script]:
     assistant = generators.load(recipe.candidates.generator)
     judge = generators.load(recipe.judge.generator) if recipe.judge else None
     _roles_fit(user, assistant, judge)
-    shared = [] if recipe.prompts.source == "persona" else prompts.load(recipe.prompts.source, dict(recipe.prompts.columns))
+    shared = (
+        [] if recipe.prompts.source == "persona" else prompts.load(recipe.prompts.source, dict(recipe.prompts.columns))
+    )
     if not shared and not pack.needs:
         raise UsageError(
-            f"personas of {recipe.cast.pack} cannot open a dialogue: the pack has no `needs`. Add some, or give --prompts."
+            f"personas of {recipe.cast.pack} cannot open a dialogue: the pack has no `needs`. Add some, or give "
+            "--prompts."
         )
     cast = personas.sample(pack, people, seed, recipe.cast.pack)
     personas.check_rows(cast, 200)
@@ -127,7 +130,9 @@ def _play(
     job = Job(script, specs, folder.ledger.resolve(), reuse, options.concurrency)
     with display.running(len(plan), total):
         try:
-            asyncio.run(_collect(_executed(options, job, shards, folder.shard_size, display), folder, total, options, plan))
+            asyncio.run(
+                _collect(_executed(options, job, shards, folder.shard_size, display), folder, total, options, plan)
+            )
         except KeyboardInterrupt:
             raise Interrupted(f"stopped; everything answered so far is kept in {folder.path}.") from None
         except OSError as problem:
@@ -188,7 +193,9 @@ def _identity(recipe: Recipe, plan: Plan, script: Script, specs: dict[Role, Mode
 def _roles_fit(user: generators.Generator, assistant: generators.Generator, judge: generators.Generator | None) -> None:
     for wanted, one in (("user", user), ("assistant", assistant), ("judge", judge)):
         if one is not None and one.front.role != wanted:
-            raise UsageError(f"{one.label} speaks to the role {one.front.role!r}, and the recipe uses it for {wanted!r}.")
+            raise UsageError(
+                f"{one.label} speaks to the role {one.front.role!r}, and the recipe uses it for {wanted!r}."
+            )
     if judge is not None and len(judge.front.choices) not in (2, 3):
         raise UsageError(f"{judge.label} needs two or three `choices`: for first, second and, if wanted, tie.")
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from simforge import preferences
 from simforge.config import Recipe
-from simforge.identity import digest, rng
+from simforge.identity import cycled, digest
 from simforge.personas import Cast, persona_id
 from simforge.preferences import Space
 from simforge.types import Persona, Prompt, Scenario
@@ -48,7 +48,7 @@ class Plan:
         persona = self.persona(person)
         prompt = self._prompt(person, number)
         key = digest(["scenario", persona.id, prompt.id if prompt else None, number, self.seed])
-        need = None if prompt else self.cast.need(person, number, self.seed)
+        need = None if prompt else self.cast.need(index, self.seed)
         return Scenario(key=key, index=index, persona=persona, prompt=prompt, need=need)
 
     def scenarios(self, start: int, stop: int) -> tuple[Scenario, ...]:
@@ -61,18 +61,4 @@ class Plan:
         twins = person // 2
         if person == len(self.cast) - 1 and person % 2 == 0 and person > 0:
             twins -= 1  # the last of an odd cast has no twin of their own: they join the pair before
-        drawn = twins * self.recipe.prompts.per_persona + number
-        around, place = divmod(drawn, len(self.prompts))
-        return self.prompts[_order(self.seed, around, len(self.prompts))[place]]
-
-
-def _order(seed: int, around: int, count: int) -> list[int]:
-    """Every prompt is used once before any is used again, each time around in another order."""
-    key = (seed, around, count)
-    if key not in _orders:
-        _orders.clear()
-        _orders[key] = rng(seed, "prompts", str(around)).sample(range(count), count)
-    return _orders[key]
-
-
-_orders: dict[tuple[int, int, int], list[int]] = {}
+        return cycled(self.prompts, twins * self.recipe.prompts.per_persona + number, self.seed, "prompts")

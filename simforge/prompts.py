@@ -61,7 +61,9 @@ def _path(source: str) -> Path:
         return catalog.data_file("pipelines", f"prompts/{source}.jsonl")
     path = Path(source).expanduser()
     if path.suffix not in SUFFIXES:
-        raise SourceError(f"{source}: prompts come as {', '.join(SUFFIXES)}, not {path.suffix or 'a file without suffix'}.")
+        raise SourceError(
+            f"{source}: prompts come as {', '.join(SUFFIXES)}, not {path.suffix or 'a file without suffix'}."
+        )
     if not path.is_file():
         raise SourceError(f"there is no prompt file {source}.")
     return path
@@ -87,7 +89,9 @@ def _json_lines(path: Path, source: str) -> list[dict[str, Any]]:
             except ValueError as problem:
                 raise SourceError(f"{source}, line {number}: broken JSON: {problem}.") from None
             if not isinstance(row, dict):
-                raise SourceError(f"{source}, line {number}: must be an object with named columns, not {type(row).__name__}.")
+                raise SourceError(
+                    f"{source}, line {number}: must be an object with named columns, not {type(row).__name__}."
+                )
             rows.append(row)
     return rows
 
@@ -100,7 +104,9 @@ def _frame(path: Path, source: str) -> pl.DataFrame:
             return pl.read_parquet(path)
         return pl.read_csv(path, infer_schema=False)
     except pl.exceptions.PolarsError as problem:
-        raise SourceError(f"{source} cannot be read as {path.suffix[1:].upper()}: {str(problem).splitlines()[0]}.") from None
+        raise SourceError(
+            f"{source} cannot be read as {path.suffix[1:].upper()}: {str(problem).splitlines()[0]}."
+        ) from None
 
 
 def _text(value: Any, column: str, number: int, source: str) -> str:

@@ -31,18 +31,31 @@ _COLUMNS: dict[str, list[tuple[str, Any, str]]] = {
         ("prompt", MESSAGES, "The dialogue up to and including the user message that both answers reply to."),
         ("chosen", MESSAGES, "The answer that the person prefers, as one assistant message."),
         ("rejected", MESSAGES, "The other answer, as one assistant message."),
-        ("system", pa.string(), "The preference in words, as a system message under which `chosen` is the better "
-                                "answer. It is not part of `prompt`: neither answer was given to the person with it."),
+        (
+            "system",
+            pa.string(),
+            "The preference in words, as a system message under which `chosen` is the better "
+            "answer. It is not part of `prompt`: neither answer was given to the person with it.",
+        ),
         ("persona_id", pa.string(), "Row of `personas`."),
         ("profile", PROFILE, "The person's hidden preference profile."),
         ("dimension", pa.string(), "The dimension that the pair is about; null is overall."),
         ("label", pa.string(), "What decided it: `construction` or `judge`."),
-        ("margin", pa.float64(), "Log-odds of the judge's soft label for `chosen`, within ±4; null where no judge was "
-                                 "asked."),
-        ("p_chosen", pa.float64(), "The judge's soft label for `chosen`, averaged over its orders; null where not "
-                                   "asked."),
-        ("measure_gap", pa.float64(), "Chosen minus rejected on the dimension's measure, in its unit; null without a "
-                                      "measure."),
+        (
+            "margin",
+            pa.float64(),
+            "Log-odds of the judge's soft label for `chosen`, within ±4; null where no judge was asked.",
+        ),
+        (
+            "p_chosen",
+            pa.float64(),
+            "The judge's soft label for `chosen`, averaged over its orders; null where not asked.",
+        ),
+        (
+            "measure_gap",
+            pa.float64(),
+            "Chosen minus rejected on the dimension's measure, in its unit; null without a measure.",
+        ),
         ("turn", pa.int32(), "Turn of the dialogue, from 0."),
         ("dialogue_id", pa.string(), "Row of `dialogues`."),
         ("prompt_id", pa.string(), "Digest of the shared prompt; null where the person wrote the opening."),
@@ -144,8 +157,11 @@ def rows(episode: Episode, space: Space, user_model: str | None) -> dict[str, li
     scenario = episode.scenario
     prefixes = _prefixes(episode)
     continued = {turn.continued for turn in episode.turns}
-    ids = {"dialogue_id": scenario.key, "prompt_id": scenario.prompt.id if scenario.prompt else None,
-           "persona_id": scenario.persona.id}
+    ids = {
+        "dialogue_id": scenario.key,
+        "prompt_id": scenario.prompt.id if scenario.prompt else None,
+        "persona_id": scenario.persona.id,
+    }
     return {
         "preferences": [_pair_row(pair, episode, space) for pair in episode.pairs],
         "dialogues": [_dialogue_row(episode, user_model)],
@@ -159,8 +175,14 @@ def rows(episode: Episode, space: Space, user_model: str | None) -> dict[str, li
             for judgment in episode.judgments
         ],
         "discards": [
-            {"dialogue_id": ids["dialogue_id"], "persona_id": ids["persona_id"], "turn": discard.turn,
-             "stage": discard.stage, "reason": discard.reason, "detail": discard.detail}
+            {
+                "dialogue_id": ids["dialogue_id"],
+                "persona_id": ids["persona_id"],
+                "turn": discard.turn,
+                "stage": discard.stage,
+                "reason": discard.reason,
+                "detail": discard.detail,
+            }
             for discard in episode.discards
         ],
     }
@@ -241,9 +263,7 @@ def _dialogue_row(episode: Episode, user_model: str | None) -> dict[str, Any]:
     }
 
 
-def _candidate_row(
-    candidate: Candidate, dialogue: str, prefix: tuple[Message, ...], continued: bool
-) -> dict[str, Any]:
+def _candidate_row(candidate: Candidate, dialogue: str, prefix: tuple[Message, ...], continued: bool) -> dict[str, Any]:
     return {
         "id": candidate.id,
         "dialogue_id": dialogue,

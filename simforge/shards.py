@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -80,7 +81,7 @@ class Tally:
             usage=dict(episode.usage),
         )
 
-    def as_dict(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, Any]:
         plain = {"dialogues": self.dialogues, "turns": self.turns, "pairs": self.pairs, "failed": self.failed}
         usage = {
             role: [used.calls, used.prompt_tokens, used.cached_tokens, used.completion_tokens]
@@ -89,10 +90,10 @@ class Tally:
         return {**plain, "discards": dict(self.discards), "usage": usage}
 
     @classmethod
-    def from_dict(cls, plain: dict[str, object]) -> Tally:
+    def from_dict(cls, plain: dict[str, Any]) -> Tally:
         values = dict(plain)
-        usage = {role: Usage(*used) for role, used in values.pop("usage").items()}  # type: ignore[attr-defined]
-        return cls(discards=Counter(values.pop("discards")), usage=usage, **values)  # type: ignore[arg-type]
+        usage = {role: Usage(*used) for role, used in values.pop("usage").items()}
+        return cls(discards=Counter(values.pop("discards")), usage=usage, **values)
 
 
 @dataclass(frozen=True, slots=True)

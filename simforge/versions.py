@@ -30,6 +30,7 @@ from simforge.errors import RunFolderError
 from simforge.identity import digest, file_sha256, rng
 from simforge.plan import Plan
 from simforge.shards import ShardDone, Tally
+from simforge.types import Role
 
 ROW_GROUP = 5_000
 "Rows in a row group; the same whatever the shards were, so that it cannot show in the bytes."
@@ -117,7 +118,7 @@ class RunFolder:
         return self.work / "parts" / f"{number:07}.arrow"
 
 
-def seal(folder: RunFolder, plan: Plan, models: Mapping[str, Mapping[str, str]], total: Tally) -> dict[str, Any]:
+def seal(folder: RunFolder, plan: Plan, models: Mapping[Role, Mapping[str, str]], total: Tally) -> dict[str, Any]:
     """Compact the parts into tables, write card and manifest, and give the manifest back."""
     with _writing(folder.path):
         staging = folder.work / "sealing"
@@ -212,7 +213,7 @@ class _Writer:
 def _manifest(
     folder: RunFolder,
     plan: Plan,
-    models: Mapping[str, Mapping[str, str]],
+    models: Mapping[Role, Mapping[str, str]],
     total: Tally,
     counts: dict[str, dict[str, int]],
     staging: Path,
@@ -238,7 +239,7 @@ def _manifest(
         "counts": counts,
         "dialogues": {"played": total.dialogues, "failed": total.failed, "turns": total.turns},
         "discards": dict(sorted(total.discards.items())),
-        "usage": {r: dict(zip(names, used, strict=True)) for r, used in sorted(usage.items())},  # type: ignore[attr-defined]
+        "usage": {r: dict(zip(names, used, strict=True)) for r, used in sorted(usage.items())},
         "files": files,
         "environment": _environment(),
     }
@@ -287,8 +288,10 @@ def _writing(path: Path) -> Iterator[None]:
     except OSError as problem:
         what = problem.strerror or str(problem)
         where = problem.filename or path
-        raise RunFolderError(f"{path} cannot be written: {what} ({where}). What is finished is kept; mend it and run "
-                             "the same command again, or choose another --out.") from None
+        raise RunFolderError(
+            f"{path} cannot be written: {what} ({where}). What is finished is kept; mend it and run "
+            "the same command again, or choose another --out."
+        ) from None
 
 
 def _write(path: Path, content: str | bytes) -> None:

@@ -104,9 +104,9 @@ def _connect(address: str | None) -> tuple[Any, bool]:
     where = address or os.environ.get("RAY_ADDRESS")
     try:
         if where:
-            ray.init(address=where, log_to_driver=False, logging_level=logging.WARNING)
+            ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR)
         else:
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as problem:
         raise UsageError(f"there is no Ray cluster at {where}: {str(problem).splitlines()[0]}") from None
     return ray, True

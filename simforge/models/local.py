@@ -182,8 +182,11 @@ class Engine:
             job.done.set_result(outputs[0])
         else:
             status = job.handle.get_status().name
-            job.done.set_exception(CallFailed(f"the local engine gave no answer ({status}): the prompt may not fit "
-                                              f"into its {CACHE_GB} GB cache"))
+            job.done.set_exception(
+                CallFailed(
+                    f"the local engine gave no answer ({status}): the prompt may not fit into its {CACHE_GB} GB cache"
+                )
+            )
 
 
 class _Prefixes:
