@@ -264,5 +264,3 @@ _REFERENCES = (
     (("candidates", "generator"), "generators", ""),
     (("judge", "generator"), "generators", ""),
 )
-
-assert set(ROLES) == set(get_args(Role))

@@ -42,9 +42,10 @@ class Document:
 
     def mistake(self, path: Path, message: str) -> Mistake:
         """A mistake at `path`, with the line of its nearest known ancestor."""
-        for known in (path[:n] for n in range(len(path), 0, -1)):
-            if known in self.overrides:
-                return Mistake(self.overrides[known], None, dotted(path), message)
+        for known, source in self.overrides.items():
+            above = path[: len(known)] == known
+            if above or (known[: len(path)] == path and path not in self.lines):
+                return Mistake(source, None, dotted(path), message)
         line = next((self.lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.lines), None)
         return Mistake(self.label, line, dotted(path), message)
 
@@ -92,7 +93,10 @@ def read(text: str, label: str, first_line: int = 1) -> Document:
     except yaml.YAMLError as problem:
         mark = getattr(problem, "problem_mark", None)
         line = mark.line + first_line if mark else None
-        raise RecipeError([Mistake(label, line, "", f"not YAML: {_first_sentence(problem)}")]) from None
+        message = f"not YAML: {_first_sentence(problem)}"
+        if "mapping values" in message:
+            message += "; a value that ends in a colon needs quotes, as in 'scripted:'"
+        raise RecipeError([Mistake(label, line, "", message)]) from None
     if not isinstance(value, dict) or node is None:
         raise RecipeError([Mistake(label, first_line, "", "must be a mapping of keys to values")])
     _walk(node, (), first_line, lines, mistakes, label)
@@ -137,7 +141,7 @@ def _walk(
 
 
 def _sentence(document: Document, model: type[BaseModel], error: Any) -> Mistake:
-    path: Path = tuple(part for part in error["loc"])
+    path: Path = tuple(part for part in error["loc"] if part != "[key]")
     kind, given = error["type"], error.get("input")
     if kind == "extra_forbidden":
         known = _keys_at(model, path[:-1])

@@ -53,7 +53,7 @@ class RecipeError(UsageError):
     """All the mistakes of one or more files."""
 
     def __init__(self, mistakes: Iterable[Mistake]) -> None:
-        self.mistakes = tuple(mistakes)
+        self.mistakes = tuple(sorted(mistakes, key=lambda mistake: (mistake.file, mistake.line or 0)))
         super().__init__(self.mistakes)
 
     def __str__(self) -> str:
@@ -70,10 +70,8 @@ class NotFound(UsageError):
         super().__init__(kind, name, self.choices, hint)
 
     def __str__(self) -> str:
-        parts = [f"there is no {self.kind} named {self.name!r}{nearest(self.name, self.choices)}."]
-        if self.hint:
-            parts.append(self.hint)
-        return " ".join(parts)
+        said = f"there is no {self.kind} named {self.name!r}{nearest(self.name, self.choices)}"
+        return f"{said}{'' if said.endswith('?') else '.'} {self.hint}".strip()
 
 
 class SourceError(UsageError):
@@ -114,6 +112,6 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
     if close:
         return f"; did you mean {' or '.join(repr(c) for c in close)}?"
-    if choices and len(choices) <= 12:
+    if choices and len(choices) <= 20:
         return f"; there are: {', '.join(sorted(choices))}"
     return ""

@@ -37,6 +37,12 @@ class Ledger:
                 self._read(path)
         self._writer: io.FileIO | None = None
 
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def __len__(self) -> int:
         return len(self._index)
 

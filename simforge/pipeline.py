@@ -72,13 +72,15 @@ def generate(options: Options, display: Display) -> Run:
     recipe = config.load(options.pipeline, options.overrides, options.models, options.prompts)
     plan, script = prepare(recipe, options.personas, options.seed)
     specs = {role: models.resolve(recipe.models[role]) for role in recipe.roles}
+    reuse = tuple(_ledger_of(path) for path in options.reuse)
     folder = RunFolder.claim(options.out, _identity(recipe, plan, script, specs), min(SHARD, max(1, len(plan) // 8)))
     try:
         if folder.sealed() and not any(tally.failed for tally in folder.finished().values()):
             return Run(options.out, folder.manifest())
         for spec in specs.values():
             models.fetch(spec)
-        total = _play(options, plan, script, specs, folder, display)
+        job = Job(script, specs, folder.ledger.resolve(), reuse, options.concurrency)
+        total = _play(options, plan, job, folder, display)
         lost = total.failed / max(1, total.dialogues)
         if lost > options.max_failures:
             raise TooManyFailures(
@@ -114,9 +116,7 @@ def prepare(recipe: Recipe, people: int, seed: int) -> tuple[Plan, Script]:
     return plan, Script(recipe, space, user, assistant, judge, seed)
 
 
-def _play(
-    options: Options, plan: Plan, script: Script, specs: dict[Role, ModelSpec], folder: RunFolder, display: Display
-) -> Tally:
+def _play(options: Options, plan: Plan, job: Job, folder: RunFolder, display: Display) -> Tally:
     """Play what is not played yet; gives the counts of the whole run."""
     kept = {number: tally for number, tally in folder.finished().items() if not tally.failed}
     total = Tally()
@@ -126,8 +126,6 @@ def _play(
     if len(kept) * folder.shard_size >= len(plan):
         return total
     folder.unseal()
-    reuse = tuple(_ledger_of(path) for path in options.reuse)
-    job = Job(script, specs, folder.ledger.resolve(), reuse, options.concurrency)
     with display.running(len(plan), total):
         try:
             asyncio.run(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simforge import catalog
-from simforge.errors import NotFound, SourceError, nearest
+from simforge.errors import NotFound, SourceError
 from simforge.identity import digest
 from simforge.types import Prompt
 
@@ -35,7 +35,7 @@ def load(source: str, columns: dict[Any, str]) -> list[Prompt]:
     for role, column in columns.items():
         if column not in present:
             raise SourceError(
-                f"{source} has no column {column!r}{nearest(column, present)}. Its columns are: {', '.join(present)}. "
+                f"{source} has no column {column!r}; its columns are: {', '.join(present)}. "
                 f"Say which one holds the {role} with --set prompts.columns.{role}=COLUMN."
             )
     found: dict[str, Prompt] = {}

@@ -62,7 +62,9 @@ def bare(name: str, requests: list[ChatRequest]) -> tuple[int, float]:
     pipeline = local._load(str(weights.file_of(name)))
     tokenizer = pipeline.get_tokenizer()
     prompts = [
-        tokenizer.encode(tokenizer.apply_chat_template([m.as_dict() for m in one.messages], True), add_special_tokens=False)
+        tokenizer.encode(
+            tokenizer.apply_chat_template([m.as_dict() for m in one.messages], True), add_special_tokens=False
+        )
         for one in requests
     ]
     configs = [local._generation_config(one) for one in requests]
@@ -82,7 +84,8 @@ def main() -> None:
     local._engines.clear()
     tokens, bare_spent = bare(options.model, recorder.requests)
     ours, theirs = recorder.tokens / spent, tokens / bare_spent
-    print(f"{options.model}, {options.personas} dialogues, {options.concurrency} in flight, {len(recorder.requests)} calls")
+    calls = len(recorder.requests)
+    print(f"{options.model}, {options.personas} dialogues, {options.concurrency} in flight, {calls} calls")
     print(f"run   {recorder.tokens} tokens in {spent:.1f} s: {ours:.0f} tokens/s")
     print(f"bare  {tokens} tokens in {bare_spent:.1f} s: {theirs:.0f} tokens/s")
     print(f"ratio {ours / theirs:.2f}")

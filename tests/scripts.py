@@ -1,0 +1,65 @@
+"""Scripted models for tests: plain functions of the request, as users write them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from simforge.errors import CallFailed
+from simforge.ledger import request_key
+from simforge.models.scripted import actor, spoken
+from simforge.types import ChatReply, ChatRequest
+
+
+def counting(request: ChatRequest) -> str | ChatReply:
+    """The built-in actor, which leaves a line in $CALLS for every call that reaches it."""
+    with Path(os.environ["CALLS"]).open("a") as file:
+        file.write(request_key(request) + "\n")
+    return actor(request)
+
+
+def fails_for_some(request: ChatRequest) -> str | ChatReply:
+    """Fails every call whose digest starts with 0, 1 or 2, as long as $BROKEN exists."""
+    if Path(os.environ["BROKEN"]).exists() and request_key(request)[0] in "012":
+        raise CallFailed("the line was cut")
+    return actor(request)
+
+
+def dies_midway(request: ChatRequest) -> str | ChatReply:
+    """Counts its calls, and takes the whole process down at call number $DIE_AT."""
+    answer = counting(request)
+    if len(Path(os.environ["CALLS"]).read_text().splitlines()) == int(os.environ["DIE_AT"]):
+        os._exit(9)
+    return answer
+
+
+def always_first(request: ChatRequest) -> str | ChatReply:
+    """As a judge, takes what is shown first and gives no probabilities."""
+    return spoken(request, request.choices[0]) if request.choices else actor(request)
+
+
+def leans_to_first(request: ChatRequest) -> str | ChatReply:
+    """As a judge, gives the first the probability 0.7 whatever it is."""
+    if request.choices:
+        return spoken(request, request.choices[0], dict(zip(request.choices, (0.7, 0.3, 0.0), strict=True)))
+    return actor(request)
+
+
+def mumbles(request: ChatRequest) -> str | ChatReply:
+    """As a judge, says nothing that can be read."""
+    return spoken(request, "well, it depends on 1 or 2") if request.choices else actor(request)
+
+
+def says_thanks(request: ChatRequest) -> str | ChatReply:
+    """As a user, asks once and then only thanks."""
+    if "messages that a person types" not in request.messages[0].content:
+        return actor(request)
+    asked = request.messages[-1].content.startswith("The assistant answered")
+    return "Great, thank you, that helps a lot." if asked else "How do I keep bread fresh?"
+
+
+def becomes_the_assistant(request: ChatRequest) -> str | ChatReply:
+    """As a user, speaks like an assistant."""
+    if "messages that a person types" in request.messages[0].content:
+        return "Sure, here are some tips for you."
+    return actor(request)

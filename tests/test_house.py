@@ -1,0 +1,178 @@
+"""The house: what imports what, what the wheel and the README hold, and how fast it answers."""
+
+from __future__ import annotations
+
+import ast
+import pickle
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import simforge
+
+import simforge as package
+from simforge import catalog, errors
+from simforge.cli import count
+
+ROOT = Path(package.__file__).parent
+LAYERS = (
+    {"__init__", "types", "errors", "identity"},
+    {"catalog", "documents", "measures"},
+    {"config", "generators", "models", "prompts"},
+    {"personas", "preferences", "ledger"},
+    {"roles", "plan", "candidates", "judging", "pairing"},
+    {"dialogue", "records"},
+    {"shards", "card"},
+    {"executors", "versions", "display", "schemas"},
+    {"pipeline"},
+    {"cli", "__main__"},
+)
+"A module imports from layers above its own in this list, or from its own."
+
+
+def modules() -> list[tuple[str, Path]]:
+    return [(path.relative_to(ROOT).parts[0].removesuffix(".py"), path) for path in sorted(ROOT.rglob("*.py"))]
+
+
+def imported(path: Path) -> set[str]:
+    """The simforge modules that a file imports anywhere."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "simforge":
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("simforge."):
+            found.add(node.module.split(".")[1])
+    return found - {"__version__"}
+
+
+def test_imports_point_one_way():
+    layer = {name: number for number, names in enumerate(LAYERS) for name in names}
+    assert {name for name, _ in modules()} <= set(layer), "a new module belongs into LAYERS"
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {used}"
+        for name, path in modules()
+        for used in imported(path)
+        if layer[used] > layer[name]
+    ]
+    assert wrong == []
+
+
+def loaded(statement: str) -> set[str]:
+    code = f"import sys; {statement}; print(*sys.modules)"
+    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+
+
+@pytest.mark.parametrize("statement", ["import simforge", "from simforge.cli import _parser; _parser()"])
+def test_nothing_heavy_is_loaded_before_it_is_needed(statement):
+    heavy = {
+        "ray",
+        "torch",
+        "pyarrow",
+        "polars",
+        "numpy",
+        "openai",
+        "pydantic",
+        "yaml",
+        "rich",
+        "openvino_genai",
+        "faker",
+    }
+    assert loaded(statement) & heavy == set()
+
+
+def test_a_local_run_loads_no_ray(scripted_run):
+    assert "ray" not in loaded("import simforge.pipeline, simforge.executors.local")
+
+
+@pytest.mark.parametrize(
+    "command", [[], ["generate"], ["personas"], ["personas", "sample"], ["personas", "show"], ["show"], ["copy"]]
+)
+def test_every_command_explains_itself(command):
+    done = simforge(*command, "--help")
+    assert (done.status, done.out.startswith("usage: simforge")) == (0, True)
+
+
+def test_every_error_can_cross_processes():
+    made = {
+        errors.RecipeError: errors.RecipeError([errors.Mistake("f", 1, "a.b", "is wrong")]),
+        errors.NotFound: errors.NotFound("pack", "evryday", ["everyday"], "See there."),
+    }
+    pending = [errors.SimForgeError]
+    while pending:
+        kind = pending.pop()
+        pending += kind.__subclasses__()
+        problem = made.get(kind) or kind("a sentence")
+        again = pickle.loads(pickle.dumps(problem))
+        assert (type(again), str(again), again.exit_status) == (kind, str(problem), problem.exit_status)
+
+
+def test_the_tree_of_errors_is_the_one_that_is_drawn():
+    drawn = re.findall(r"([A-Z]\w+)(?:  |\n)", errors.__doc__)
+    kinds, pending = set(), [errors.SimForgeError]
+    while pending:
+        kind = pending.pop()
+        kinds.add(kind.__name__)
+        pending += kind.__subclasses__()
+    assert kinds <= set(drawn)
+
+
+@pytest.mark.parametrize(("text", "number"), [("500", 500), ("10k", 10_000), ("1.5M", 1_500_000), ("2K", 2_000)])
+def test_numbers_of_people_are_written_as_people_write_them(text, number):
+    assert count(text) == number
+
+
+@pytest.mark.parametrize("kind", catalog.SUFFIXES)
+def test_show_lists_and_prints_the_catalogue(kind):
+    names = simforge("show", kind).out.split()
+    assert names == [f"{kind}/{name}" for name in catalog.names(kind)]
+    assert simforge("show", names[0]).out == catalog.entry(kind, catalog.names(kind)[0]).text
+
+
+def test_a_copied_pack_can_be_changed_and_used(tmp_path):
+    assert simforge("copy", "personas/everyday", cwd=tmp_path).status == 0
+    path = tmp_path / "everyday.yaml"
+    path.write_text(path.read_text().replace("one_of: [tired, cheerful,", "one_of: [bored,"))
+    done = simforge("personas", "sample", "./everyday.yaml", "-n", 40, cwd=tmp_path)
+    assert (done.status, len(done.out.splitlines()), "bored today" in done.out) == (0, 40, True)
+    assert simforge("copy", "personas/everyday", cwd=tmp_path).status == 2
+
+
+def test_people_are_sampled_into_a_file(tmp_path):
+    done = simforge("personas", "sample", "everyday", "-n", "2k", "--out", tmp_path / "cast.parquet")
+    assert (done.status, done.out) == (0, f"2000 people are in {tmp_path / 'cast.parquet'}\n")
+
+
+def test_the_readmes_tree_tells_the_truth():
+    readme = (ROOT.parent / "README.md").read_text()
+    named = re.findall(r"^(\w+)/ ", readme, re.MULTILINE)
+    assert {"personas", "generators", "pipelines", "schemas", "simforge", "tests", "docs"} <= set(named)
+    assert all((ROOT.parent / name).is_dir() for name in named)
+
+
+def test_the_commands_of_readme_and_docs_run_in_their_order(tmp_path):
+    """Every line of a shell block that needs neither the big model nor a cluster is run as it stands there."""
+    texts = [(ROOT.parent / name).read_text() for name in ("README.md", "docs/recipes.md")]
+    blocks = re.findall(r"```sh\n(.*?)```", "\n".join(texts), re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("uv run simforge")]
+    lines = [line for line in lines if "generate" not in line or "scripted:" in line]
+    assert len(lines) >= 7
+    for line in lines:
+        words = shlex.split(line, comments=True)[3:]
+        done = simforge(*words, cwd=tmp_path)
+        assert done.status == 0, f"{line}\n{done.err}"
+
+
+def test_the_yaml_and_generator_examples_of_the_docs_are_valid(tmp_path):
+    text = (ROOT.parent / "docs" / "recipes.md").read_text()
+    people, wishes = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    (generator,) = re.findall(r"```\n(---.*?)```", text, re.DOTALL)
+    for name, content in (("people.yaml", people), ("wishes.yaml", wishes), ("words.md", generator)):
+        (tmp_path / name).write_text(content)
+    done = simforge(
+        "generate", "--personas", 6, "--model", "scripted:", "--out", "out", "--set", "cast.pack=./people.yaml",
+        "--set", "cast.space=./wishes.yaml", "--set", "candidates.generator=./words.md", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.status == 0, done.err

@@ -1,0 +1,102 @@
+"""Nothing is paid for twice."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import ExitStack
+from dataclasses import replace
+
+import pytest
+
+from simforge.errors import CallFailed
+from simforge.ledger import Ledger
+from simforge.models.scripted import spoken
+from simforge.types import ChatRequest, Message, Sampling
+
+REQUEST = ChatRequest("model", (Message("user", "Hé?"),), Sampling(), seed=1)
+
+
+class Model:
+    """Counts its calls."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.calls, self.failures = 0, failures
+
+    async def chat(self, request: ChatRequest):
+        self.calls += 1
+        await asyncio.sleep(0)
+        if self.calls <= self.failures:
+            raise CallFailed("no")
+        return spoken(request, f"answer {self.calls} ü", {"1": 0.25, "2": 0.75})
+
+
+@pytest.fixture
+def opened():
+    """Opens ledgers, and closes them when the test is over."""
+    with ExitStack() as stack:
+        yield lambda *args, **kwargs: stack.enter_context(Ledger(*args, **kwargs))
+
+
+def test_a_reply_is_the_same_after_the_process_ended(opened, tmp_path):
+    model = Model()
+    first, paid = asyncio.run(opened(tmp_path).answer(REQUEST, model.chat))
+    again, paid_again = asyncio.run(opened(tmp_path).answer(REQUEST, model.chat))
+    assert (first, paid, paid_again, model.calls) == (again, True, False, 1)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(REQUEST, model="another"),
+        replace(REQUEST, seed=2),
+        replace(REQUEST, messages=(Message("system", "Hé?"),)),
+        replace(REQUEST, sampling=Sampling(temperature=0.1)),
+        replace(REQUEST, schema="{}"),
+        replace(REQUEST, choices=("1", "2")),
+    ],
+)
+def test_a_request_that_differs_in_anything_is_another_request(opened, tmp_path, other):
+    model, ledger = Model(), opened(tmp_path)
+    asyncio.run(ledger.answer(REQUEST, model.chat))
+    asyncio.run(ledger.answer(other, model.chat))
+    assert (model.calls, len(ledger)) == (2, 2)
+
+
+def test_the_same_request_under_way_twice_is_one_call(opened, tmp_path):
+    model, ledger = Model(), opened(tmp_path)
+
+    async def both():
+        return await asyncio.gather(*(ledger.answer(REQUEST, model.chat) for _ in range(5)))
+
+    replies = asyncio.run(both())
+    assert model.calls == 1
+    assert [paid for _, paid in replies].count(True) == 1
+    assert len({reply.text for reply, _ in replies}) == 1
+
+
+def test_a_failure_is_not_stored(opened, tmp_path):
+    model, ledger = Model(failures=1), opened(tmp_path)
+    with pytest.raises(CallFailed):
+        asyncio.run(ledger.answer(REQUEST, model.chat))
+    assert len(opened(tmp_path)) == 0
+    assert asyncio.run(ledger.answer(REQUEST, model.chat))[0].text == "answer 2 ü"
+
+
+def test_a_line_that_a_crash_cut_short_is_passed_over(opened, tmp_path):
+    model, ledger = Model(), opened(tmp_path)
+    for seed in range(3):
+        asyncio.run(ledger.answer(replace(REQUEST, seed=seed), model.chat))
+    ledger.close()
+    segment = next(tmp_path.glob("*.jsonl"))
+    segment.write_bytes(segment.read_bytes()[:-20])
+    assert len(opened(tmp_path)) == 2
+
+
+def test_an_older_ledger_answers_without_being_written_to(opened, tmp_path):
+    model = Model()
+    asyncio.run(opened(tmp_path / "old").answer(REQUEST, model.chat))
+    before = [path.read_bytes() for path in (tmp_path / "old").iterdir()]
+    ledger = opened(tmp_path / "new", reuse=[tmp_path / "old"])
+    _, paid = asyncio.run(ledger.answer(REQUEST, model.chat))
+    assert (paid, model.calls) == (False, 1)
+    assert [path.read_bytes() for path in (tmp_path / "old").iterdir()] == before
