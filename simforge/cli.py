@@ -148,7 +148,8 @@ def _generate(options: argparse.Namespace) -> int:
     from simforge import pipeline
     from simforge.display import Display, ending
 
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    display = Display()
+    logging.basicConfig(handlers=[display.log()], level=logging.WARNING)
     logging.getLogger("simforge").setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     in_ray_job = "RAY_JOB_ID" in os.environ or "RAY_ADDRESS" in os.environ
@@ -171,7 +172,7 @@ def _generate(options: argparse.Namespace) -> int:
             reuse=tuple(options.reuse),
             max_failures=options.max_failures,
         ),
-        Display(),
+        display,
     )
     ending(run.path, run.manifest)
     return 0

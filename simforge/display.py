@@ -7,6 +7,7 @@ shown here and stored nowhere.
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from simforge.shards import Tally
-from simforge.types import REASONS
+from simforge.types import REASONS, Usage
 
 EVERY = 10.0
 "Seconds between plain lines."
@@ -30,22 +31,21 @@ SAMPLES = 3
 
 
 class Display:
-    """Progress of one run."""
+    """Progress of one run; a `Watch`."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._console = Console(
-            file=stream or sys.stderr, highlight=False, soft_wrap=not (stream or sys.stderr).isatty()
-        )
-        self._live: Live | None = None
-        self._tally = Tally()
-        self._total = 0
-        self._resumed = 0
+        stream = stream or sys.stderr
+        self._console = Console(file=stream, highlight=False, soft_wrap=not stream.isatty())
+        self._tally, self._used = Tally(), Usage()
+        self._total = self._calls = self._resumed = 0
+        self._live = False
         self._started = self._printed = time.monotonic()
 
     @contextlib.contextmanager
-    def running(self, total: int, already: Tally) -> Iterator[None]:
-        """Show progress towards `total` dialogues."""
+    def running(self, total: int, calls: int, already: Tally) -> Iterator[None]:
+        """Show progress towards `total` dialogues, which take at most `calls` calls."""
         self._total, self._resumed = total, already.dialogues
+        self._calls = calls * (total - already.dialogues) // max(1, total)
         self._tally.add(already)
         self._started = self._printed = time.monotonic()
         if already.dialogues:
@@ -53,43 +53,68 @@ class Display:
         if not self._console.is_terminal:
             yield
             return
-        with Live(self._line(), console=self._console, refresh_per_second=4, transient=True) as live:
-            self._live = live
+        self._live = True
+        with Live(get_renderable=self._line, console=self._console, refresh_per_second=4, transient=True):
             try:
                 yield
             finally:
-                self._live = None
+                self._live = False
+
+    def replied(self, used: Usage) -> None:
+        """Take note of a reply. The clock of the speed starts before the first: loading a model is not talking."""
+        if not self._used.calls:
+            self._started = time.monotonic() - 1
+        self._used += used
+        self._print_now_and_then()
 
     def played(self, tally: Tally) -> None:
         """Take note of dialogues that ended."""
         self._tally.add(tally)
-        if self._live is not None:
-            self._live.update(self._line())
-        elif time.monotonic() - self._printed > EVERY:
-            self._printed = time.monotonic()
-            self._console.print(self._line())
+        self._print_now_and_then()
 
     def say(self, text: str) -> None:
         self._console.print(Text(text))
 
+    def log(self) -> logging.Handler:
+        """A handler that shows log records between the lines of progress."""
+        handler = _ToDisplay()
+        handler.display = self
+        return handler
+
+    def _print_now_and_then(self) -> None:
+        if not self._live and time.monotonic() - self._printed > EVERY:
+            self._printed = time.monotonic()
+            self._console.print(self._line())
+
     def _line(self) -> Text:
-        tally, spent = self._tally, max(1e-6, time.monotonic() - self._started)
-        fresh = tally.dialogues - self._resumed
-        tokens = sum(used.completion_tokens for used in tally.usage.values())
+        tally, spent = self._tally, time.monotonic() - self._started
+        if not self._used.calls:
+            return Text(f"0/{self._total} dialogues · starting, {spent:.0f} s")
         parts = [
             f"{tally.dialogues}/{self._total} dialogues",
             f"{tally.turns} turns",
             f"{tally.pairs} pairs",
             f"{tally.discards.total()} discards" + (f" ({_top(tally)})" if tally.discards else ""),
-            f"{tokens / spent:.0f} tokens/s" if not self._resumed else f"{fresh / spent:.1f} dialogues/s",
+            f"{self._used.completion_tokens / spent:.0f} tokens/s",
         ]
         if tally.failed:
             parts.append(f"{tally.failed} failed")
-        if fresh and tally.dialogues < self._total:
-            parts.append(f"about {_minutes((self._total - tally.dialogues) * spent / fresh)} left")
-        elif not fresh:
-            parts.append(f"{_minutes(spent)} so far")
+        if tally.dialogues < self._total:
+            parts.append(f"about {_duration(self._left(spent))} left")
         return Text(" · ".join(parts))
+
+    def _left(self, spent: float) -> float:
+        """Seconds to go, from the calls that are done or the dialogues, whichever is further."""
+        fresh, to_play = self._tally.dialogues - self._resumed, self._total - self._resumed
+        share = max(self._used.calls / max(1, self._calls), fresh / max(1, to_play))
+        return spent * max(0.0, 1 - share) / share
+
+
+class _ToDisplay(logging.Handler):
+    display: Display
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.display.say(record.getMessage())
 
 
 def ending(path: Path, manifest: dict[str, Any], stream: TextIO | None = None) -> None:
@@ -193,5 +218,5 @@ def _top(tally: Tally) -> str:
     return ", ".join(f"{reason} {count}" for reason, count in tally.discards.most_common(3))
 
 
-def _minutes(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -126,7 +126,7 @@ def _play(options: Options, plan: Plan, job: Job, folder: RunFolder, display: Di
     if len(kept) * folder.shard_size >= len(plan):
         return total
     folder.unseal()
-    with display.running(len(plan), total):
+    with display.running(len(plan), plan.calls, total):
         try:
             asyncio.run(
                 _collect(_executed(options, job, shards, folder.shard_size, display), folder, total, options, plan)
@@ -160,10 +160,10 @@ def _executed(
     if options.executor == "ray":
         from simforge.executors import ray
 
-        return ray.run(job, shards, shard_size, options.workers, options.ray_address, display.played)
+        return ray.run(job, shards, shard_size, options.workers, options.ray_address, display)
     from simforge.executors import local
 
-    return local.run(job, shards, shard_size, options.workers or 1, display.played)
+    return local.run(job, shards, shard_size, options.workers or 1, display)
 
 
 def _shards(plan: Plan, size: int, kept: set[int]) -> Iterator[Shard]:

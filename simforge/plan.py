@@ -17,7 +17,7 @@ from simforge.config import Recipe
 from simforge.identity import cycled, digest
 from simforge.personas import Cast, persona_id
 from simforge.preferences import Space
-from simforge.types import Persona, Prompt, Scenario
+from simforge.types import Condition, Persona, Prompt, Scenario
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,22 @@ class Plan:
 
     def __len__(self) -> int:
         return len(self.cast) * self.recipe.prompts.per_persona
+
+    @property
+    def calls(self) -> int:
+        """Most model calls that the run can take, when no message has to be asked for twice."""
+        recipe, dimensions = self.recipe, len(self.space.dimensions)
+        contrasts = dimensions if recipe.candidates.contrast == "all" else 1
+        steered = [one for one in recipe.candidates.conditions if one != Condition.plain]
+        plain = len(recipe.candidates.conditions) - len(steered)
+        answers = recipe.candidates.samples * (plain + len(steered) * contrasts)
+        judged = 0.0
+        if recipe.judge is not None:
+            orders = 2 if recipe.judge.orders == "both" else 1
+            judged = recipe.judge.share * orders * len(recipe.pairing.compare) * contrasts
+        turns = recipe.dialogue.turns
+        spoken = turns - (0 if recipe.prompts.source == "persona" else 1)
+        return int(len(self) * (turns * (answers + judged) + spoken))
 
     def persona(self, index: int) -> Persona:
         """Person `index` of the cast with their profile."""

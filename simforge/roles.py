@@ -6,7 +6,7 @@ else. `Roles` is built once per worker; `Calls` is one episode's view of it, whi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,8 +24,8 @@ class Roles:
     models: Mapping[Role, tuple[ModelSpec, Model]]
     ledger: Ledger
     seed: int
-    paid: dict[Role, Usage] = field(default_factory=dict)
-    "What was really asked of the models in this process, replies from the ledger left out."
+    on_reply: Callable[[Usage], None] | None = None
+    "Hears of every reply."
 
     def calls(self) -> Calls:
         return Calls(self)
@@ -63,9 +63,9 @@ class Calls:
             seed=derived_seed(self.roles.seed, role, key),
             choices=tuple(generator.front.choices),
         )
-        reply, paid = await self.roles.ledger.answer(request, model.chat)
+        reply, _ = await self.roles.ledger.answer(request, model.chat)
         used = Usage(1, reply.prompt_tokens, reply.cached_tokens, reply.completion_tokens)
         self.usage[role] = self.usage.get(role, Usage()) + used
-        if paid:
-            self.roles.paid[role] = self.roles.paid.get(role, Usage()) + used
+        if self.roles.on_reply is not None:
+            self.roles.on_reply(used)
         return reply

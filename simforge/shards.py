@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 import io
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -105,31 +104,37 @@ class ShardDone:
     tally: Tally
 
 
+class Watch(Protocol):
+    """Who hears of progress."""
+
+    def replied(self, used: Usage) -> None:
+        """A model replied (or the ledger did)."""
+
+    def played(self, tally: Tally) -> None:
+        """Dialogues ended."""
+
+
 class Worker:
     """A job, opened in this process."""
 
-    def __init__(self, job: Job, roles: Roles, on_episode: Callable[[Tally], None] | None) -> None:
-        self._job, self._roles, self._on_episode = job, roles, on_episode
+    def __init__(self, job: Job, roles: Roles, watch: Watch | None = None) -> None:
+        self._job, self._roles, self._watch = job, roles, watch
         self._places = asyncio.Semaphore(job.concurrency)
 
     @classmethod
-    async def open(cls, job: Job, on_episode: Callable[[Tally], None] | None = None) -> Worker:
-        """Load the models and read the ledger. `on_episode` hears of every dialogue as it ends."""
+    async def open(cls, job: Job, watch: Watch | None = None) -> Worker:
+        """Load the models and read the ledger."""
         opened: dict[str, Model] = {}
         for spec in job.models.values():
             if spec.reference not in opened:
                 opened[spec.reference] = await models.open_model(spec)
         ledger = Ledger(job.ledger, job.reuse)
         by_role = {role: (spec, opened[spec.reference]) for role, spec in job.models.items()}
-        return cls(job, Roles(by_role, ledger, job.script.seed), on_episode)
+        on_reply = watch.replied if watch else None
+        return cls(job, Roles(by_role, ledger, job.script.seed, on_reply), watch)
 
     def close(self) -> None:
         self._roles.ledger.close()
-
-    @property
-    def paid(self) -> dict[Role, Usage]:
-        """What was really asked of the models here."""
-        return self._roles.paid
 
     async def play(self, shard: Shard) -> ShardDone:
         """Play a shard; its rows are in the plan's order, whatever order the dialogues ended in."""
@@ -148,8 +153,8 @@ class Worker:
     async def _one(self, scenario: Scenario) -> Episode:
         async with self._places:
             episode = await play(scenario, self._job.script, self._roles)
-        if self._on_episode is not None:
-            self._on_episode(Tally.of(episode))
+        if self._watch is not None:
+            self._watch.played(Tally.of(episode))
         return episode
 
     def _part(self, episodes: list[Episode], tally: Tally) -> bytes:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from simforge.errors import ModelError, UsageError
 from simforge.executors import drain, lanes_for
-from simforge.shards import Job, Shard, ShardDone, Tally, Worker
+from simforge.shards import Job, Shard, ShardDone, Watch, Worker
 
 log = logging.getLogger("simforge")
 
@@ -46,7 +46,7 @@ async def run(
     shard_size: int,
     workers: int | None,
     address: str | None,
-    on_episode: Callable[[Tally], None],
+    watch: Watch,
 ) -> AsyncIterator[ShardDone]:
     """Play the shards on `workers` actors (default: one per CPU of the cluster; one per node where models are
     embedded, since each actor loads its own)."""
@@ -62,7 +62,9 @@ async def run(
         log.info("ray: %d workers on %d node(s)", wanted, len(nodes))
         lanes = [slot.play for slot in pool for _ in range(count)]
         async for done in drain(shards, lanes):
-            on_episode(done.tally)
+            for used in done.tally.usage.values():
+                watch.replied(used)
+            watch.played(done.tally)
             yield done
     finally:
         if started_here:

@@ -13,6 +13,7 @@ probability of a choice is asked for by forcing that choice.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import re
 import threading
@@ -27,6 +28,8 @@ from simforge.types import ChatReply, ChatRequest, Finish, Message
 
 if TYPE_CHECKING:
     import openvino_genai
+
+log = logging.getLogger("simforge")
 
 CACHE_GB = 2
 "Memory for the KV cache."
@@ -67,6 +70,7 @@ class LocalModel:
         """Load the model, or share the one that this process has loaded."""
         path = str(weights.file_of(name))
         if path not in _engines:
+            log.info("loading local:%s", name)
             _engines[path] = Engine(await _in_thread(lambda: _load(path)))
         return cls(_engines[path])
 

@@ -49,7 +49,7 @@ async def run(name: str, personas: int, concurrency: int) -> tuple[Recorder, flo
     with tempfile.TemporaryDirectory() as folder:
         job = Job(script, specs, Path(folder), (), concurrency)
         roles = Roles({role: (spec, recorder) for role, spec in specs.items()}, Ledger(Path(folder)), 0)
-        worker = Worker(job, roles, None)
+        worker = Worker(job, roles)
         started = time.perf_counter()
         await worker.play(Shard(0, plan.scenarios(0, len(plan))))
         spent = time.perf_counter() - started
