@@ -1,8 +1,8 @@
 """Candidates: answers to one prefix, told different things about the person.
 
-`plan` says which answers a turn needs; `answer` gets one. Two people who share a prefix and want opposite things ask
-for the same texts (one's `own` is the other's `opposite`), and since a request's seed follows from its content, they
-are the same answers, labelled the other way round: a shared pair.
+`plan` says which answers a turn needs; `answer` gets one. Twins who share a prefix want opposite things, so they ask
+for the same texts (one's `own` is the other's `opposite`), and since a request's seed follows from its content and
+their number, they are the same answers, labelled the other way round: a shared pair.
 
 `flaw` is the quality gate: an answer that is empty, cut off, refuses or quotes its steering is in no pair.
 """
@@ -59,7 +59,7 @@ async def answer(
     order: Order, scenario: Scenario, turn: int, history: tuple[Message, ...], generator: Generator, calls: Calls
 ) -> Candidate:
     """Ask the assistant for one answer."""
-    attempt = "" if order.sample == 0 else f"/{order.sample}"
+    attempt = f"/{scenario.persona.index // 2}/{order.sample}"  # twins share answers; other people have their own
     reply = await calls.ask("assistants", generator, {"steering": order.steering}, history, attempt=attempt)
     return Candidate(
         id=digest(["candidate", scenario.key, turn, order.condition, order.dimension, order.sample]),
@@ -82,7 +82,7 @@ def flaw(candidate: Candidate, user: str, filters: Filters) -> str | None:
         return "cut_off"
     if filters.refusal and _REFUSAL.search(text[:300]):
         return "refusal"
-    if filters.off_language and _script(text) != _script(user):
+    if filters.off_language and _script(user) not in ("", _script(text)):
         return "off_language"
     if _plain(text) == _plain(user):
         return "repeats_prompt"
@@ -141,6 +141,7 @@ _COMMON = frozenset(
 def _script(text: str) -> str:
     """The script that most letters are written in, as Unicode names it."""
     letters = [unicodedata.name(char, "").split(" ")[0] for char in text[:2000] if char.isalpha()]
+    letters = ["CJK" if name in ("HIRAGANA", "KATAKANA", "HANGUL") else name for name in letters]
     return Counter(letters).most_common(1)[0][0] if letters else ""
 
 

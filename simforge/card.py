@@ -1,7 +1,7 @@
 """The card: the dataset's `README.md`, which people read and the Hub and `datasets` parse.
 
-Its front matter has a config for each table, so `datasets.load_dataset(DIR)` works without SimForge. Text that a
-model wrote is never markup here: it goes into indented blocks, and no line of it can end one.
+Its front matter has a config for each table, so `datasets.load_dataset(DIR)` works without SimForge; a table
+without rows has none, since `datasets` cannot load it. No text that a model wrote stands in it.
 """
 
 from __future__ import annotations
@@ -48,10 +48,14 @@ def _front_matter(manifest: dict[str, Any]) -> str:
     size = next((label for bound, label in _SIZES if rows < bound), "1M<n<10M")
     configs = []
     for table in records.TABLES:
+        counts = manifest["counts"][table]
         files = [
             {"split": split, "path": f"data/{table}/{split}-*.parquet"}
-            for split in sorted(manifest["counts"][table], key=_split_order)
+            for split in sorted(counts, key=_split_order)
+            if counts[split]  # `datasets` cannot load a split without rows
         ]
+        if not files:
+            continue
         configs.append(
             {"config_name": table, "data_files": files, **({"default": True} if table == "preferences" else {})}
         )
@@ -135,8 +139,16 @@ def _limits(manifest: dict[str, Any]) -> str:
             "- A label by construction says how an answer was asked for. Where the dimension has a measure, the "
             "text was checked to show it; nobody checked that the answer is right."
         )
+    licences = sorted({manifest["persona_licence"], *(model["licence"] for model in manifest["models"].values())})
+    lines.append(
+        f"- Licences of the people and the models: {', '.join(licences)}. The card's `license` is the people's; "
+        "prompts of your own bring their own terms."
+    )
     if any(model["reference"].startswith("local:") for model in manifest["models"].values()):
-        lines.append("- The texts come from a small model: expect factual errors.")
+        lines.append(
+            "- The texts come from a small model that runs on a laptop: many answers are factually wrong, and one "
+            "answer can stand in several pairs. Good for trying a training set-up, not for training a model to use."
+        )
     if any(model["reference"].startswith("scripted:") for model in manifest["models"].values()):
         lines.append("- **A scripted model wrote this: the texts mean nothing and are for rehearsal only.**")
     return "\n".join(lines)

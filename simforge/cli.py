@@ -14,11 +14,12 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simforge import __version__
-from simforge.errors import NotFound, RunStopped, SimForgeError, UsageError
+from simforge.errors import Interrupted, NotFound, RunStopped, SimForgeError, UsageError
 
 if TYPE_CHECKING:
     from simforge.catalog import Entry
@@ -34,7 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.command(options) or 0)
     except RunStopped as stopped:
-        print(f"simforge: {stopped}\nGo on with: simforge {' '.join(map(_quoted, given))}", file=sys.stderr)
+        command = "uv run simforge" if "UV" in os.environ else "simforge"
+        print(
+            f"simforge: {stopped}\nGo on with: {command} {' '.join(map(_quoted, given))}", file=sys.stderr, flush=True
+        )
+        if isinstance(stopped, Interrupted) and arguments is None:
+            os._exit(stopped.exit_status)  # an engine that was stopped midway complains at length when it is taken down
         return stopped.exit_status
     except SimForgeError as problem:
         print(f"simforge: {problem}", file=sys.stderr)
@@ -220,8 +226,6 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _copy(options: argparse.Namespace) -> int:
-    from simforge import catalog
-
     found = _entry(options.name)
     target = options.to or Path(Path(found.label).name)
     if target.is_dir():
@@ -234,7 +238,7 @@ def _copy(options: argparse.Namespace) -> int:
         raise UsageError(f"{target} cannot be written: {problem.strerror or problem}.") from None
     print(
         f"{found.label} is copied to {target}; refer to it as ./{target}"
-        if not catalog.is_path(str(target.parent))
+        if not target.is_absolute()
         else f"{found.label} is copied to {target}"
     )
     return 0
@@ -253,7 +257,7 @@ def _entry(name: str) -> Entry:
 def count(text: str) -> int:
     """A number of people: `500`, `10k`, `1.5M`."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmM]?)", text.strip().replace("_", ""))
-    number = float(match[1]) * _SUFFIX[match[2].lower()] if match else 0.0
+    number = Decimal(match[1]) * _SUFFIX[match[2].lower()] if match else Decimal(0)
     if number < 1 or number != int(number):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of people; write 500, 10k or 1.5M")
     return int(number)

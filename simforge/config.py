@@ -100,7 +100,7 @@ class Labels(Strict):
     check: Literal["measure", "none"] = "measure"
     "Discard pairs whose texts contradict the label by the space's measure for that dimension."
     agree: bool = False
-    "Discard pairs whose constructed label the judge contradicts in all orders it was asked."
+    "Keep a pair by construction only where the judge, if it was asked, came to the same outcome."
 
 
 class Pairing(Strict):
@@ -228,6 +228,11 @@ def _across(document: Document, recipe: Recipe) -> list[Mistake]:
             mistakes.append(document.mistake(("models",), f"the pipeline uses the role {role!r} and names no model"))
     if recipe.labels.by == "judge" and recipe.judge is None:
         mistakes.append(document.mistake(("labels", "by"), "is `judge`, and the pipeline has no judge"))
+    if recipe.labels.by == "judge" and recipe.judge is not None and recipe.judge.share < 1:
+        said = f"labels.by is `judge`, so every comparison is judged: set it to 1, not {recipe.judge.share}"
+        mistakes.append(document.mistake(("judge", "share"), said))
+    if sum((recipe.splits.validation, recipe.splits.test_personas)) >= 1:
+        mistakes.append(document.mistake(("splits",), "validation and test_personas leave nothing for train"))
     if recipe.labels.agree and recipe.judge is None:
         mistakes.append(document.mistake(("labels", "agree"), "needs a judge, and the pipeline has none"))
     if recipe.splits.test_prompts and recipe.prompts.source == "persona":

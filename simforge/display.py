@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -134,9 +135,20 @@ def ending(path: Path, manifest: dict[str, Any], stream: TextIO | None = None) -
             table.add_row(str(count), reason, REASONS[reason])
         console.print(table)
     _judge(console, path)
+    if not counts["preferences"]:
+        text = "No pairs: every comparison was discarded, for the reasons above. "
+        if any(about["reference"].startswith("scripted:") for about in manifest["models"].values()):
+            text += "A scripted model follows only the steering it knows; this says nothing about your recipe."
+        else:
+            text += (
+                "A larger model helps most; labels.check=none or more max_tokens in the generator change what passes."
+            )
+        console.print(Text(text, style="bold"))
+        return
+    python = "uv run python" if "UV" in os.environ else "python"
     console.print("\n[bold]Next[/]")
     for line in (
-        f"  read it     python -c \"import polars; print(polars.read_parquet('{path}/data/preferences/*.parquet'))\"",
+        f"  read it     {python} -c \"import polars; print(polars.read_parquet('{path}/data/preferences/*.parquet'))\"",
         f"  train       datasets.load_dataset('{path}') has prompt, chosen, rejected as TRL reads them",
         f"  the card    {path}/README.md",
     ):
@@ -206,7 +218,9 @@ def _judge(console: Console, path: Path) -> None:
     swapped = {"first": "second", "second": "first"}
     same = sum(ab == swapped.get(ba, ba) for ab, ba in zip(asked["verdict_ab"], asked["verdict_ba"], strict=True))
     decided = [v for column in ("verdict_ab", "verdict_ba") for v in asked[column] if v in swapped]
-    first = sum(v == "first" for v in decided) / len(decided) if decided else float("nan")
+    if not decided:
+        return
+    first = sum(v == "first" for v in decided) / len(decided)
     text = (
         f"The judge saw {asked.height} comparisons in both orders: the same verdict in {same / asked.height:.0%}, "
         f"the answer shown first in {first:.0%} of its decisions."

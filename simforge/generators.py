@@ -26,12 +26,13 @@ from functools import cache
 from typing import Annotated, Any, Literal, cast
 
 import jinja2
+import jinja2.meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import Field
 
 from simforge import catalog, documents
 from simforge.documents import Strict
-from simforge.errors import Mistake, RecipeError
+from simforge.errors import Mistake, RecipeError, nearest
 from simforge.types import Message, Sampling
 
 _HEADER = re.compile(r"^@(system|user|assistant|dialogue|heard)[ \t]*$", re.MULTILINE)
@@ -99,6 +100,31 @@ class Generator:
                 rendered.append(Message(section.kind, text))
         return tuple(_merged(rendered))
 
+    def rehearse(self, variables: Mapping[str, Any]) -> list[Mistake]:
+        """What is wrong with the templates, found by their variables and by rendering them once."""
+        mistakes = []
+        heard = {*variables, "text", "last"}
+        for template, known in [*((one.template, {*variables}) for one in self.sections), (self.heard, heard)]:
+            unknown = jinja2.meta.find_undeclared_variables(_environment().parse(template)) - known
+            for name in sorted(unknown):
+                mistakes.append(Mistake(self.label, None, "", f"unknown variable {name!r}{nearest(name, known)}"))
+        if mistakes:
+            return mistakes
+        needed = {"user": ("dialogue",), "assistant": ("dialogue",)}.get(self.front.role, ())
+        kinds = [section.kind for section in self.sections]
+        mistakes += [Mistake(self.label, None, "", f"needs a section @{kind}") for kind in needed if kind not in kinds]
+        text = "".join(section.template for section in self.sections) + self.heard
+        if self.front.role == "assistant" and "steering" not in text:
+            mistakes.append(
+                Mistake(self.label, None, "", "never uses {{ steering }}: all conditions would answer alike")
+            )
+        try:
+            self.messages(variables, [Message("user", "x"), Message("assistant", "x")], "user")
+            self.messages(variables, [Message("user", "x")], "assistant")
+        except RecipeError as problem:
+            mistakes += problem.mistakes
+        return mistakes
+
     def _projected(self, message: Message, speaker: str, variables: Mapping[str, Any]) -> Message:
         if message.role == speaker:
             return Message("assistant", message.content)
@@ -147,7 +173,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
 def _render(template: str, variables: Mapping[str, Any], label: str) -> str:
     try:
         return compiled(template).render(variables).strip()
-    except jinja2.TemplateError as problem:
+    except (jinja2.TemplateError, ArithmeticError, TypeError, ValueError, LookupError) as problem:
         known = ", ".join(sorted(variables))
         raise RecipeError([Mistake(label, None, "", f"{problem}; the variables are: {known}")]) from None
 

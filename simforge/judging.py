@@ -139,9 +139,9 @@ def combine(ab: Verdict | None, ba: Verdict | None) -> tuple[Outcome, float | No
         p_a = sum(shares) / len(shares)
         if abs(p_a - 0.5) < TIE_BAND:
             return Outcome.tie, p_a
-        return (Outcome.a if p_a > 0.5 else Outcome.b), p_a
-    votes = {Choice.first: 1.0, Choice.second: 0.0, Choice.tie: 0.5}
-    p_a = sum(votes[verdict.choice] for verdict in asked) / len(asked)
+    else:
+        votes = {Choice.first: 1.0, Choice.second: 0.0, Choice.tie: 0.5}
+        p_a = sum(votes[verdict.choice] for verdict in asked) / len(asked)
     if len(said) > 1:
         return Outcome.inconsistent, p_a
     return {Choice.first: Outcome.a, Choice.second: Outcome.b, Choice.tie: Outcome.tie}[said.pop()], p_a
@@ -153,13 +153,11 @@ def _wants(space: Space, persona: Persona, dimension: str | None) -> list[str]:
 
 
 def _word(text: str, words: list[str]) -> str:
-    """The verdict word in a reply: the whole reply, or its first word, never a guess from the middle."""
+    """The verdict word in a reply: the whole reply, or its first word where it names no other."""
     cleaned = re.sub(r"[^\w ]", " ", text.strip().lower()).split()
     joined = " ".join(cleaned)
-    for word in words:
-        if joined == word.lower() or cleaned[:1] == [word.lower()]:
-            return word
-    return ""
+    named = [word for word in words if joined == word.lower() or word.lower() in cleaned]
+    return named[0] if len(named) == 1 and joined.startswith(named[0].lower()) else ""
 
 
 def _id(comparison: Comparison, method: str) -> str:

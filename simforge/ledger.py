@@ -11,6 +11,7 @@ Requests under way are shared: two dialogues that ask the same thing at the same
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import json
 import uuid
@@ -29,7 +30,7 @@ class Ledger:
         """Index the segments of `folder` and of older ledgers; new replies go to a segment of its own."""
         self._files: list[Path] = []
         self._index: dict[str, tuple[int, int, int]] = {}
-        self._under_way: dict[str, asyncio.Future[ChatReply]] = {}
+        self._under_way: dict[str, asyncio.Task[ChatReply]] = {}
         self._segment: int | None = None
         self._folder = folder
         for each in (*reuse, folder):
@@ -55,22 +56,20 @@ class Ledger:
             return self._recorded(key), False
         if key in self._under_way:
             return await asyncio.shield(self._under_way[key]), False
-        shared: asyncio.Future[ChatReply] = asyncio.get_running_loop().create_future()
+        # A task of its own: a dialogue that gives up must not take the reply away from others that wait for it.
+        shared = asyncio.create_task(self._pay(key, request, call))
         self._under_way[key] = shared
+        return await asyncio.shield(shared), True
+
+    async def _pay(
+        self, key: str, request: ChatRequest, call: Callable[[ChatRequest], Awaitable[ChatReply]]
+    ) -> ChatReply:
         try:
             reply = await call(request)
             self._append(key, request, reply)
-        except BaseException as problem:
-            if isinstance(problem, Exception):
-                shared.set_exception(problem)
-                shared.exception()  # looked at: nobody may be waiting
-            else:
-                shared.cancel()
-            raise
+            return reply
         finally:
             del self._under_way[key]
-        shared.set_result(reply)
-        return reply, True
 
     def close(self) -> None:
         if self._writer is not None:
@@ -86,7 +85,9 @@ class Ledger:
             self._writer = io.FileIO(path, "a")
         line = json.dumps({"key": key, "model": request.model, "reply": asdict(reply)}, ensure_ascii=False).encode()
         start = self._writer.tell()
-        self._writer.write(line + b"\n")
+        if self._writer.write(line + b"\n") != len(line) + 1:
+            self._writer.truncate(start)
+            raise OSError(errno.ENOSPC, "no space left for the ledger", str(self._files[-1]))
         assert self._segment is not None
         self._index[key] = (self._segment, start, len(line))
 

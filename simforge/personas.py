@@ -287,10 +287,11 @@ def _across(document: Document, pack: Pack) -> list[Mistake]:
             )
         mistakes += _conditions(document, ("traits", name, "draw"), trait.draw, name, closed)
         closed[name] = _closed_values(trait.draw)
+        mistakes += _fits(document, ("traits", name, "draw"), trait, trait.draw)
     row = {name: 0 if trait.type != "string" else "x" for name, trait in pack.traits.items()}
     try:
         compiled(pack.text).render(row)
-    except TemplateError as problem:
+    except (TemplateError, ArithmeticError, TypeError, ValueError) as problem:
         mistakes.append(document.mistake(("text",), f"the template does not render: {problem}"))
     return mistakes
 
@@ -326,6 +327,25 @@ def _conditions(
     return mistakes
 
 
+def _fits(document: Document, path: tuple[str | int, ...], trait: Trait, draw: Draw) -> list[Mistake]:
+    """Whether a draw gives values of the trait's type, within its bounds."""
+    if draw.table is not None:
+        rows = [((*path, "table", value), inner) for value, inner in draw.table.items()]
+        rows += [((*path, "default"), draw.default)] if draw.default else []
+        return [mistake for place, inner in rows for mistake in _fits(document, place, trait, inner)]
+    if (draw.histogram is None) != (trait.type == "string"):
+        return [document.mistake(path, f"a trait of type {trait.type} is drawn by "
+                                       f"{'words' if trait.type == 'string' else 'a histogram'}")]  # fmt: skip
+    if draw.histogram is not None:
+        low, high = draw.histogram.edges[0], draw.histogram.edges[-1]
+        if low < (trait.minimum if trait.minimum is not None else low) or high > (
+            trait.maximum + (trait.type == "integer") if trait.maximum is not None else high
+        ):
+            said = f"edges from {low:g} to {high:g} leave the trait's bounds {trait.minimum} to {trait.maximum}"
+            return [document.mistake(path, said)]
+    return []
+
+
 def _locales(
     document: Document, path: tuple[str | int, ...], faker: Faker, closed: dict[str, set[str] | None]
 ) -> list[Mistake]:
@@ -335,6 +355,8 @@ def _locales(
         for locale in locales
         if not (locale.replace("_", "").isalnum() and _has_locale(locale))
     ]
+    if isinstance(faker.locale, dict) and faker.by is None:
+        mistakes.append(document.mistake(path, "is a mapping: say by which earlier trait with `by`"))
     if isinstance(faker.locale, dict):
         for value in sorted((closed.get(faker.by or "") or set()) - set(faker.locale)):
             mistakes.append(document.mistake(path, f"has no locale for {faker.by} = {value!r}"))

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from simforge import catalog, config, generators, models, personas, preferences,
 from simforge.config import Recipe
 from simforge.dialogue import Script
 from simforge.display import Display
-from simforge.errors import Interrupted, ModelError, RunFolderError, TooManyFailures, UsageError
+from simforge.errors import Interrupted, RecipeError, RunFolderError, TooManyFailures, UsageError
 from simforge.identity import digest
 from simforge.models import ModelSpec
 from simforge.plan import Plan
@@ -32,6 +33,15 @@ log = logging.getLogger("simforge")
 
 SHARD = 64
 "Most scenarios in a shard."
+
+
+VARIABLES: dict[str, dict[str, Any]] = {
+    "user": {"persona": "x", "traits": {}, "wants": "x", "need": "x", "turn": 0},
+    "assistant": {"steering": "x"},
+    "judge": {"prefix": [], "persona": "x", "wants": "x", "dimension": "x", "first": "x", "second": "x"},
+}
+"""What each role's generator may use, with stand-ins for a rehearsal before anything is spent. Traits are the pack's,
+so a template over `traits` is rehearsed with the first person's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +83,7 @@ def generate(options: Options, display: Display) -> Run:
     plan, script = prepare(recipe, options.personas, options.seed)
     specs = {role: models.resolve(recipe.models[role]) for role in recipe.roles}
     reuse = tuple(_ledger_of(path) for path in options.reuse)
-    folder = RunFolder.claim(options.out, _identity(recipe, plan, script, specs), min(SHARD, max(1, len(plan) // 8)))
+    folder = RunFolder.claim(options.out, _identity(recipe, plan, script, specs), _shard_size(plan))
     try:
         if folder.sealed() and not any(tally.failed for tally in folder.finished().values()):
             return Run(options.out, folder.manifest())
@@ -89,6 +99,8 @@ def generate(options: Options, display: Display) -> Run:
             )
         about = {role: _about(spec) for role, spec in specs.items()}
         manifest = versions.seal(folder, plan, about, total)
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped; what was answered so far is kept in {folder.path}.") from None
     finally:
         folder.release()
     return Run(options.out, manifest)
@@ -112,6 +124,12 @@ def prepare(recipe: Recipe, people: int, seed: int) -> tuple[Plan, Script]:
         )
     cast = personas.sample(pack, people, seed, recipe.cast.pack)
     personas.check_rows(cast, 200)
+    mistakes = []
+    for one in filter(None, (user, assistant, judge)):
+        variables = VARIABLES[one.front.role]
+        mistakes += one.rehearse({**variables, "traits": cast.traits(0)} if "traits" in variables else variables)
+    if mistakes:
+        raise RecipeError(mistakes)
     plan = Plan(recipe, cast, space, shared, seed)
     return plan, Script(recipe, space, user, assistant, judge, seed)
 
@@ -131,8 +149,6 @@ def _play(options: Options, plan: Plan, job: Job, folder: RunFolder, display: Di
             asyncio.run(
                 _collect(_executed(options, job, shards, folder.shard_size, display), folder, total, options, plan)
             )
-        except KeyboardInterrupt:
-            raise Interrupted(f"stopped; everything answered so far is kept in {folder.path}.") from None
         except OSError as problem:
             raise RunFolderError(
                 f"the run stopped: {problem.strerror or problem} ({problem.filename or folder.path}). What is finished "
@@ -142,21 +158,22 @@ def _play(options: Options, plan: Plan, job: Job, folder: RunFolder, display: Di
 
 
 async def _collect(
-    finished: AsyncIterator[ShardDone], folder: RunFolder, total: Tally, options: Options, plan: Plan
+    finished: AsyncGenerator[ShardDone, None], folder: RunFolder, total: Tally, options: Options, plan: Plan
 ) -> None:
-    async for done in finished:
-        folder.keep(done)
-        total.add(done.tally)
-        if total.failed > options.max_failures * len(plan) and total.failed >= 8:
-            raise TooManyFailures(
-                f"{total.failed} of {total.dialogues} dialogues were lost so far, more than --max-failures "
-                f"{options.max_failures:.0%} of the run; stopped. The same command plays the lost ones again."
-            )
+    async with aclosing(finished):
+        async for done in finished:
+            folder.keep(done)
+            total.add(done.tally)
+            if total.failed > options.max_failures * len(plan) and total.failed >= 8:
+                raise TooManyFailures(
+                    f"{total.failed} of {total.dialogues} dialogues were lost so far, more than --max-failures "
+                    f"{options.max_failures:.0%} of the run; stopped. The same command plays the lost ones again."
+                )
 
 
 def _executed(
     options: Options, job: Job, shards: Iterator[Shard], shard_size: int, display: Display
-) -> AsyncIterator[ShardDone]:
+) -> AsyncGenerator[ShardDone, None]:
     if options.executor == "ray":
         from simforge.executors import ray
 
@@ -164,6 +181,12 @@ def _executed(
     from simforge.executors import local
 
     return local.run(job, shards, shard_size, options.workers or 1, display)
+
+
+def _shard_size(plan: Plan) -> int:
+    """At least eight shards where there are people for it, and twins, who share answers, never apart."""
+    pair = 2 * plan.recipe.prompts.per_persona
+    return max(1, min(SHARD, len(plan) // 8) // pair) * pair
 
 
 def _shards(plan: Plan, size: int, kept: set[int]) -> Iterator[Shard]:
@@ -207,6 +230,3 @@ def _ledger_of(path: Path) -> Path:
 
 def _about(spec: ModelSpec) -> dict[str, str]:
     return {"reference": spec.reference, "fingerprint": spec.fingerprint, "licence": spec.licence, "about": spec.about}
-
-
-__all__ = ["ModelError", "Options", "Run", "generate", "prepare"]

@@ -137,6 +137,7 @@ def _schema(columns: list[tuple[str, Any, str]]) -> pa.Schema:
 
 SCHEMAS: dict[str, pa.Schema] = {name: _schema(columns) for name, columns in _COLUMNS.items()}
 "Arrow schema of each table that episodes fill; `personas_schema` has the sixth."
+_JUDGMENT = [name for name in SCHEMAS["judgments"].names if name != "dialogue_id"]
 TABLES = (*SCHEMAS, "personas")
 "All tables, the default one first."
 
@@ -171,7 +172,7 @@ def rows(episode: Episode, space: Space, user_model: str | None) -> dict[str, li
             for candidate in turn.candidates
         ],
         "judgments": [
-            {name: getattr(judgment, name, scenario.key) for name in SCHEMAS["judgments"].names}
+            {"dialogue_id": scenario.key, **{name: getattr(judgment, name) for name in _JUDGMENT}}
             for judgment in episode.judgments
         ],
         "discards": [

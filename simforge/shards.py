@@ -122,13 +122,13 @@ class Worker:
         self._places = asyncio.Semaphore(job.concurrency)
 
     @classmethod
-    async def open(cls, job: Job, watch: Watch | None = None) -> Worker:
-        """Load the models and read the ledger."""
+    async def open(cls, job: Job, watch: Watch | None = None, ledger: Ledger | None = None) -> Worker:
+        """Load the models, and read the ledger unless this process has it open already."""
         opened: dict[str, Model] = {}
         for spec in job.models.values():
             if spec.reference not in opened:
                 opened[spec.reference] = await models.open_model(spec)
-        ledger = Ledger(job.ledger, job.reuse)
+        ledger = ledger or Ledger(job.ledger, job.reuse)
         by_role = {role: (spec, opened[spec.reference]) for role, spec in job.models.items()}
         on_reply = watch.replied if watch else None
         return cls(job, Roles(by_role, ledger, job.script.seed, on_reply), watch)

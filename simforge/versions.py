@@ -1,7 +1,7 @@
 """Versions: the run folder, and how a finished run is sealed into a dataset.
 
     DIR/README.md  manifest.json  data/<table>/<split>-00000-of-00001.parquet
-    DIR/work/      ledger, part files and the log: needed to go on or to reuse, never published
+    DIR/work/      ledger and part files: needed to go on or to reuse, never published
 
 A folder belongs to one digest: that of everything that decides what comes out (recipe, people, prompts, models,
 seed), and nothing of how it is made. Files appear whole, by rename, and the manifest last: where it is, the version
@@ -69,7 +69,9 @@ class RunFolder:
                 known = json.loads(run_file.read_text(encoding="utf-8"))
                 _same_run(path, known["identity"], identity)
                 shard_size = known["shard_size"]
-            elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+            elif path.exists() and (
+                not path.is_dir() or any(p.is_file() and p.name != "lock" for p in path.rglob("*"))
+            ):
                 raise RunFolderError(f"{path} exists and is not a SimForge run: choose another --out.")
             (path / "work" / "parts").mkdir(parents=True, exist_ok=True)
             folder = cls(path, identity, shard_size)
@@ -135,9 +137,10 @@ def seal(folder: RunFolder, plan: Plan, models: Mapping[Role, Mapping[str, str]]
     return manifest
 
 
-def split_of(splits: Splits, seed: int, persona_id: str, prompt_id: str | None) -> str:
-    """The split of a dialogue, by its person first and its prompt second: people and prompts are held out whole."""
-    drawn = rng(seed, "split/persona", persona_id).random()
+def split_of(splits: Splits, seed: int, twins: int, prompt_id: str | None) -> str:
+    """The split of a dialogue, by its person first and its prompt second: people and prompts are held out whole.
+    Twins (persona 2k and 2k+1, pair number k), who share answers, are held out together."""
+    drawn = rng(seed, "split/persona", str(twins)).random()
     if drawn < splits.test_personas:
         return "test_personas"
     if prompt_id is not None and rng(seed, "split/prompt", prompt_id).random() < splits.test_prompts:
@@ -149,10 +152,14 @@ def _tables(folder: RunFolder, plan: Plan, staging: Path) -> dict[str, dict[str,
     """Stream all rows into the tables' files; gives rows by table and split."""
     writer = _Writer(staging / "data")
     splits, seed = plan.recipe.splits, plan.seed
+    first, per_persona = 0, plan.recipe.prompts.per_persona
     for part in folder.parts():
         dialogues = records.table_of(part, "dialogues")
-        keys = zip(*(dialogues[name].to_pylist() for name in ("id", "persona_id", "prompt_id")), strict=True)
-        split_by_dialogue = {key: split_of(splits, seed, person, prompt) for key, person, prompt in keys}
+        keys = enumerate(zip(dialogues["id"].to_pylist(), dialogues["prompt_id"].to_pylist(), strict=True), start=first)
+        split_by_dialogue = {
+            key: split_of(splits, seed, index // per_persona // 2, prompt) for index, (key, prompt) in keys
+        }
+        first += dialogues.num_rows
         for name in records.SCHEMAS:
             table = dialogues if name == "dialogues" else records.table_of(part, name)
             owners = table["id" if name == "dialogues" else "dialogue_id"].to_pylist()
@@ -162,7 +169,7 @@ def _tables(folder: RunFolder, plan: Plan, staging: Path) -> dict[str, dict[str,
         people = [plan.persona(index) for index in range(start, min(start + PEOPLE_AT_ONCE, len(plan.cast)))]
         rows = [records.persona_row(one, plan.cast.name, plan.cast.pack.licence) for one in people]
         table = pa.Table.from_pylist(rows, schema=schema)
-        writer.add("personas", table, [split_of(splits, seed, one.id, None) for one in people])
+        writer.add("personas", table, [split_of(splits, seed, one.index // 2, None) for one in people])
     return writer.close({**records.SCHEMAS, "personas": schema})
 
 

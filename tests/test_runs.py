@@ -255,17 +255,19 @@ def test_people_and_prompts_are_held_out_whole(tmp_path):
     people = {name: set(frame["persona_id"]) for name, frame in splits.items()}
     assert not people["test_personas"] & (people["train"] | people["validation"] | people["test_prompts"])
     assert not people["validation"] & people["train"]
+    answers = {name: {row[0]["content"] for row in frame["chosen"]} for name, frame in splits.items()}
+    assert not answers["test_personas"] & answers["train"]
     prompts = {name: set(frame["prompt_id"]) for name, frame in splits.items()}
     assert not prompts["test_prompts"] & (prompts["train"] | prompts["validation"])
 
 
 def test_a_split_is_a_function_of_the_seed_the_person_and_the_prompt():
     settings = Splits(validation=0.2, test_personas=0.2, test_prompts=0.2)
-    drawn = [split_of(settings, 0, f"person {i}", f"prompt {i % 50}") for i in range(4_000)]
+    drawn = [split_of(settings, 0, i, f"prompt {i % 50}") for i in range(4_000)]
     shares = {name: drawn.count(name) / 4_000 for name in sorted(set(drawn))}
     assert abs(shares["test_personas"] - 0.2) < 0.03
     assert abs(shares["test_prompts"] - 0.8 * 0.2) < 0.08  # 50 prompts only
-    assert drawn == [split_of(settings, 0, f"person {i}", f"prompt {i % 50}") for i in range(4_000)]
+    assert drawn == [split_of(settings, 0, i, f"prompt {i % 50}") for i in range(4_000)]
 
 
 def test_two_processes_do_not_work_in_one_folder(tmp_path):

@@ -13,11 +13,13 @@ from simforge.config import Filters, Judge, Labels
 from simforge.dialogue import Script, closes, not_a_user, play, unquoted
 from simforge.errors import RecipeError
 from simforge.ledger import Ledger
+from simforge.models.scripted import spoken
 from simforge.pipeline import prepare
 from simforge.roles import Roles
 from simforge.types import (
     Candidate,
     ChatReply,
+    ChatRequest,
     Choice,
     Comparison,
     Condition,
@@ -27,6 +29,7 @@ from simforge.types import (
     Message,
     Outcome,
     PreferencePair,
+    Sampling,
     Verdict,
 )
 
@@ -159,6 +162,8 @@ def said(choice: str, p: float | None = None) -> Verdict:
         (said("first"), said("unreadable"), Outcome.unreadable, None),
         (said("first", 0.7), said("first", 0.7), Outcome.tie, 0.5),
         (said("first", 0.9), said("second", 0.3), Outcome.a, 0.8),
+        (said("first", 0.9), said("first", 0.7), Outcome.inconsistent, 0.6),
+        (said("tie", 0.65), said("tie", 0.35), Outcome.tie, 0.65),
         (said("first"), None, Outcome.a, 1.0),
         (None, said("first"), Outcome.b, 0.0),
         (None, None, Outcome.unreadable, None),
@@ -291,7 +296,56 @@ def test_a_judged_share_is_a_share():
     assert 0.25 < sum(judging.is_judged(one, settings, seed=0) for one in comparisons) / 2_000 < 0.35
 
 
-def test_labels_by_a_judge_that_cannot_be_read_make_no_pairs(tmp_path):
+def test_one_failed_call_does_not_take_a_shared_reply_from_others(tmp_path):
+    started: list[str] = []
+
+    async def slow(request):
+        started.append(request.messages[0].content)
+        await asyncio.sleep(0.05)
+        return spoken(request, "late")
+
+    async def run():
+        with Ledger(tmp_path) as ledger:
+            request = ChatRequest("m", (Message("user", "?"),), Sampling(), 0)
+            first = asyncio.create_task(ledger.answer(request, slow))
+            await asyncio.sleep(0.01)
+            second = asyncio.create_task(ledger.answer(request, slow))
+            await asyncio.sleep(0.01)
+            first.cancel()
+            return (await second)[0].text
+
+    assert (asyncio.run(run()), len(started)) == ("late", 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "sentence"),
+    [
+        (
+            "candidates.generator",
+            "@system\n{{ stering }}\n@dialogue\n",
+            "unknown variable 'stering'; did you mean 'steering'",
+        ),
+        ("candidates.generator", "@system\nBe kind.\n@dialogue\n", "never uses {{ steering }}"),
+        ("candidates.generator", "@system\n{{ steering }}\n", "needs a section @dialogue"),
+        ("candidates.generator", "@system\n{{ steering }}{{ 1 / 0 }}\n@dialogue\n", "division by zero"),
+        ("judge.generator", "@user\n{{ frist }}\n", "unknown variable 'frist'; did you mean 'first'"),
+    ],
+)
+def test_a_generator_is_rehearsed_before_anything_is_spent(tmp_path, kind, text, sentence):
+    role, choices = ("judge", "choices: [a, b]\n") if kind.startswith("judge") else ("assistant", "")
+    path = written(tmp_path, f"---\nrole: {role}\ndescription: d\n{choices}---\n{text}")
+    out = tmp_path / "out"
+    done = simforge("generate", "--personas", 2, "--model", "scripted:", "--out", out, "--set", f"{kind}={path}")
+    assert (done.status, out.exists()) == (2, False)
+    assert sentence in done.err
+
+
+def test_labels_by_a_judge_need_every_comparison_judged():
+    with pytest.raises(RecipeError, match=r"judge\.share: labels\.by is `judge`, so every comparison is judged"):
+        config.load("quickstart", overrides=["labels.by=judge"])
+
+
+def test_labels_by_a_judge_that_that_cannot_be_read_make_no_pairs(tmp_path):
     done = simforge(
         "generate", "psoup-published", "--personas", 2, "--out", tmp_path / "o",
         "--model", "scripted:", "--model", "judge=scripted:scripts:mumbles",

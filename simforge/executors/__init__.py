@@ -7,7 +7,7 @@ handed is a value, so the same call runs in this process or on a cluster, and ho
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 
 from simforge.shards import Shard, ShardDone
 
@@ -18,7 +18,7 @@ LANES = 2
 begun."""
 
 
-async def drain(shards: Iterable[Shard], lanes: Sequence[Play]) -> AsyncIterator[ShardDone]:
+async def drain(shards: Iterable[Shard], lanes: Sequence[Play]) -> AsyncGenerator[ShardDone, None]:
     """Play shards in all lanes at once, each lane pulling the next shard when it is free. The first failure stops
     the others and is raised."""
     waiting = iter(shards)

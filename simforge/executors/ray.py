@@ -10,17 +10,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
 from typing import Any
 
-from simforge.errors import ModelError, UsageError
+from simforge.errors import ModelError, SimForgeError, UsageError
 from simforge.executors import drain, lanes_for
 from simforge.shards import Job, Shard, ShardDone, Watch, Worker
 
 log = logging.getLogger("simforge")
 
-CPUS = 0.5
-"CPUs an actor asks for: it waits for models most of the time."
+CPUS = 0
+"CPUs an actor asks for: it waits for models most of the time, and one that asks for more than is left never starts."
 ATTEMPTS = 3
 "Most times that one shard is started before its worker's death is taken for the shard's fault."
 
@@ -47,7 +48,7 @@ async def run(
     workers: int | None,
     address: str | None,
     watch: Watch,
-) -> AsyncIterator[ShardDone]:
+) -> AsyncGenerator[ShardDone, None]:
     """Play the shards on `workers` actors (default: one per CPU of the cluster; one per node where models are
     embedded, since each actor loads its own)."""
     ray, started_here = _connect(address)
@@ -61,11 +62,12 @@ async def run(
         pool = [_Slot(ray, actor, shared) for _ in range(wanted)]
         log.info("ray: %d workers on %d node(s)", wanted, len(nodes))
         lanes = [slot.play for slot in pool for _ in range(count)]
-        async for done in drain(shards, lanes):
-            for used in done.tally.usage.values():
-                watch.replied(used)
-            watch.played(done.tally)
-            yield done
+        async with aclosing(drain(shards, lanes)) as finished:
+            async for done in finished:
+                for used in done.tally.usage.values():
+                    watch.replied(used)
+                watch.played(done.tally)
+                yield done
     finally:
         if started_here:
             ray.shutdown()
@@ -83,6 +85,9 @@ class _Slot:
             handle = self._handle
             try:
                 return await handle.play.remote(shard)  # type: ignore[no-any-return]
+            except self._ray.exceptions.RayTaskError as problem:
+                cause = problem.cause
+                raise (cause if isinstance(cause, SimForgeError | OSError) else problem) from None
             except self._ray.exceptions.RayActorError as problem:
                 log.warning("ray: a worker was lost (%s); shard %d starts again", type(problem).__name__, shard.number)
                 if self._handle is handle:

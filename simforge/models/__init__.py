@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from simforge.errors import NotFound
+from simforge.errors import NotFound, UsageError
 from simforge.types import ChatReply, ChatRequest
 
 
@@ -47,7 +47,9 @@ PROVIDERS = ("local", "scripted")
 def resolve(reference: str) -> ModelSpec:
     """What a reference means. Raises `UsageError`, and `ModelError` where a file on the Hub has to be looked at."""
     provider, colon, name = reference.partition(":")
-    if provider not in PROVIDERS or not colon:
+    if provider in PROVIDERS and not colon:
+        raise UsageError(f"a model is written with a colon: {provider}: and what comes after it, not {reference!r}.")
+    if provider not in PROVIDERS:
         hint = "A model is written provider:name, for example local:qwen2.5-coder-1.5b or scripted:"
         raise NotFound("model provider", provider, PROVIDERS, hint)
     if provider == "local":

@@ -172,7 +172,7 @@ class Engine:
                         del self._jobs[number]
                 for _ in range(SETTLE):
                     await asyncio.sleep(0)
-        except RuntimeError as problem:
+        except Exception as problem:  # whatever it is, nobody may be left waiting
             failure = ModelError(f"the local engine stopped: {_last(problem)}")
             for job in self._jobs.values():
                 if not job.done.done():
