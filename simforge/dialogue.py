@@ -99,11 +99,13 @@ async def _turns(scenario: Scenario, script: Script, calls: Calls, record: _Reco
         flaws = {one.id: answers.flaw(one, said, script.recipe.filters) for one in made}
         judgments, pairs, discards = await _labels(scenario, script, calls, made, flaws, prefix, dimensions)
         going_on = _continued(scenario, script, number, made, flaws, pairs)
-        record.turns.append(Turn(number, said, tuple(made), going_on.id))
-        record.history += [Message("user", said), Message("assistant", going_on.text)]
+        record.turns.append(Turn(number, said, tuple(made), going_on.id if going_on else None))
         record.judgments += judgments
         record.pairs += pairs
         record.discards += discards
+        if going_on is None:
+            return Ending.no_answer
+        record.history += [Message("user", said), Message("assistant", going_on.text)]
     return Ending.max_turns
 
 
@@ -180,10 +182,12 @@ def _continued(
     made: Sequence[Candidate],
     flaws: dict[str, str | None],
     pairs: Sequence[PreferencePair],
-) -> Candidate:
-    """The answer that enters the history."""
+) -> Candidate | None:
+    """The answer that enters the history; none that is empty, cut off or quotes its steering may."""
     policy = script.recipe.dialogue.continue_with
-    sound = [one for one in made if flaws[one.id] is None] or list(made)
+    sound = [one for one in made if flaws[one.id] is None]
+    if not sound:
+        return None
     if policy == "random":
         return rng(script.seed, "continue", f"{scenario.key}/{number}").choice(sound)
     if pairs:

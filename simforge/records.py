@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from simforge.preferences import Space
-from simforge.types import Candidate, Condition, Episode, Message, Persona, PreferencePair
+from simforge.types import Candidate, Condition, Episode, Message, Persona, PreferencePair, Turn
 
 if TYPE_CHECKING:
     from simforge.personas import Pack
@@ -73,7 +73,7 @@ _COLUMNS: dict[str, list[tuple[str, Any, str]]] = {
         ("need", pa.string(), "What the person brought, where they wrote the opening."),
         ("messages", MESSAGES, "What was said, with the answers that the dialogue went on with."),
         ("turns", pa.int32(), "User messages that were answered."),
-        ("ending", pa.string(), "`max_turns`, `satisfied`, `broken_role` or `model_error`."),
+        ("ending", pa.string(), "`max_turns`, `satisfied`, `broken_role`, `no_answer` or `model_error`."),
         ("user_model", pa.string(), "Model of the simulated user; null where it was not needed."),
         ("calls", pa.int32(), "Model calls of the dialogue, all roles."),
         ("prompt_tokens", pa.int64(), "Tokens read in those calls."),
@@ -247,8 +247,7 @@ def _dialogue_row(episode: Episode, user_model: str | None) -> dict[str, Any]:
     scenario = episode.scenario
     said: list[Message] = []
     for turn in episode.turns:
-        answer = next(one for one in turn.candidates if one.id == turn.continued)
-        said += [Message("user", turn.user), Message("assistant", answer.text)]
+        said += [Message("user", turn.user), *_answer(turn)]
     return {
         "id": scenario.key,
         "persona_id": scenario.persona.id,
@@ -288,9 +287,13 @@ def _prefixes(episode: Episode) -> dict[int, tuple[Message, ...]]:
     history: tuple[Message, ...] = ()
     for turn in episode.turns:
         prefixes[turn.number] = (*history, Message("user", turn.user))
-        answer = next(one for one in turn.candidates if one.id == turn.continued)
-        history = (*prefixes[turn.number], Message("assistant", answer.text))
+        history = (*prefixes[turn.number], *_answer(turn))
     return prefixes
+
+
+def _answer(turn: Turn) -> list[Message]:
+    """The answer that the dialogue went on with, where it did."""
+    return [Message("assistant", one.text) for one in turn.candidates if one.id == turn.continued]
 
 
 def _messages(messages: tuple[Message, ...]) -> list[dict[str, str]]:

@@ -300,6 +300,8 @@ class Ending(StrEnum):
     max_turns = "max_turns"
     satisfied = "satisfied"
     broken_role = "broken_role"
+    no_answer = "no_answer"
+    "No candidate of the last turn was fit to go on with."
     model_error = "model_error"
 
 
@@ -310,8 +312,8 @@ class Turn:
     number: int
     user: str
     candidates: tuple[Candidate, ...]
-    continued: str
-    "Id of the candidate that the dialogue goes on with."
+    continued: str | None
+    "Id of the candidate that the dialogue goes on with; `None` where none was fit and it ended."
 
 
 @dataclass(frozen=True, slots=True)

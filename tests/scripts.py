@@ -50,6 +50,12 @@ def mumbles(request: ChatRequest) -> str | ChatReply:
     return spoken(request, "well, it depends on 1 or 2") if request.choices else actor(request)
 
 
+def refuses(request: ChatRequest) -> str | ChatReply:
+    """As an assistant, refuses everything."""
+    told = request.messages[0].content
+    return actor(request) if "types" in told or request.choices else "I'm sorry, but I can't assist with that."
+
+
 def says_thanks(request: ChatRequest) -> str | ChatReply:
     """As a user, asks once and then only thanks."""
     if "messages that a person types" not in request.messages[0].content:

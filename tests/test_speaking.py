@@ -266,6 +266,7 @@ def test_turns_rotate_through_the_dimensions(tmp_path):
     ("script", "ending", "turns", "reasons"),
     [
         ("scripts:says_thanks", Ending.satisfied, 1, set()),
+        ("scripts:refuses", Ending.no_answer, 1, set()),
         ("scripts:becomes_the_assistant", Ending.broken_role, 0, {"broken_role"}),
     ],
 )
