@@ -82,7 +82,7 @@ def test_ctrl_c_keeps_what_was_answered_says_how_to_go_on_and_the_command_goes_o
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert f"Go on with: simforge generate psoup --personas 6000 --model scripted: --out {out}" in said
+    assert f"simforge generate psoup --personas 6000 --model scripted: --out {out}" in said
     assert "Traceback" not in said
     kept = len(list(out.glob("work/parts/*.arrow")))
     assert kept
@@ -249,7 +249,7 @@ def test_the_card_names_models_licence_and_every_discard(scripted_run):
 
 def test_people_and_prompts_are_held_out_whole(tmp_path):
     out = tmp_path / "o"
-    generate(out, "psoup", "--set", "judge=null", people=60)
+    generate(out, "psoup", "--set", "judge=null", "--set", "splits.validation=0.2", people=60)
     splits = {path.name.split("-")[0]: pl.read_parquet(path) for path in out.glob("data/preferences/*.parquet")}
     assert set(splits) == {"train", "validation", "test_personas", "test_prompts"}
     people = {name: set(frame["persona_id"]) for name, frame in splits.items()}
