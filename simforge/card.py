@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from simforge import records
+from simforge.identity import digest
 from simforge.types import REASONS
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -56,9 +57,11 @@ def _front_matter(manifest: dict[str, Any]) -> str:
         ]
         if not files:
             continue
-        configs.append(
-            {"config_name": table, "data_files": files, **({"default": True} if table == "preferences" else {})}
-        )
+        # `datasets` keys its cache by the folder's name and these configs, not by the files: without the digest here a
+        # second run in a folder of the same name would silently load the first one's rows.
+        content = [about["sha256"] for path, about in manifest["files"].items() if path.startswith(f"data/{table}/")]
+        config = {"config_name": table, "description": f"content {digest(content)}", "data_files": files}
+        configs.append({**config, **({"default": True} if table == "preferences" else {})})
     front = {
         "pretty_name": manifest["recipe"]["description"].strip().split(".")[0],
         "license": manifest["persona_licence"].lower(),

@@ -205,6 +205,14 @@ def test_datasets_and_polars_read_every_table(scripted_run):
         )
 
 
+def test_a_run_of_the_same_folder_name_is_not_read_from_anothers_cache(scripted_run, tmp_path):
+    datasets.load_dataset(str(scripted_run))
+    generate(tmp_path / scripted_run.name, "--seed", 5)
+    assert datasets.load_dataset(str(tmp_path / scripted_run.name))["train"].to_list() == (
+        pl.read_parquet(tmp_path / scripted_run.name / "data/preferences/*.parquet").to_dicts()
+    )
+
+
 def test_every_pair_is_two_different_answers_to_one_prompt_in_trls_form(scripted_run):
     for row in datasets.load_dataset(str(scripted_run))["train"]:
         assert [message["role"] for message in row["prompt"]] == ["user", "assistant"] * row["turn"] + ["user"]
