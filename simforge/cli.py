@@ -103,6 +103,12 @@ def _add_generate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         dest="overrides",
         help="change the recipe, for example dialogue.turns=3; repeatable",
     )
+    _add_execution(generate)
+    generate.set_defaults(command=_generate)
+
+
+def _add_execution(generate: argparse.ArgumentParser) -> None:
+    """How it is run, which changes nothing of what comes out."""
     generate.add_argument(
         "--executor",
         choices=("local", "ray"),
@@ -133,7 +139,6 @@ def _add_generate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         metavar="SHARE",
         help="share of dialogues that may be lost to failed calls (default: 0.05)",
     )
-    generate.set_defaults(command=_generate)
 
 
 def _add_personas(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -87,7 +87,7 @@ class ModelError(SimForgeError):
 
 
 class CallFailed(ModelError):
-    """One call failed after its retries; the dialogue it belongs to becomes a discard."""
+    """One call failed; the dialogue it belongs to becomes a discard."""
 
 
 class RunStopped(SimForgeError):

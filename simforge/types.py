@@ -75,7 +75,7 @@ class Scenario:
     """All that decides one dialogue. Played twice with the same models, it asks the same requests."""
 
     key: str
-    "Digest of the content: recipe, persona, prompt, seed."
+    "Digest of persona, prompt, number and seed: the same under another model, so that a ledger can be reused."
     index: int
     "Place in the plan, from 0: orders the output, decides nothing."
     persona: Persona
@@ -276,7 +276,7 @@ class Discard:
 
 
 REASONS = {
-    "model_error": "a call failed after its retries",
+    "model_error": "a model call failed",
     "broken_role": "the simulated user stopped being a user, twice in a row",
     "empty": "an answer has no words",
     "cut_off": "an answer ended at the token limit",

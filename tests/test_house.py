@@ -83,8 +83,11 @@ def test_nothing_heavy_is_loaded_before_it_is_needed(statement):
     assert loaded(statement) & heavy == set()
 
 
-def test_a_local_run_loads_no_ray(scripted_run):
-    assert "ray" not in loaded("import simforge.pipeline, simforge.executors.local")
+def test_a_local_run_loads_no_ray(tmp_path):
+    arguments = ["generate", "--personas", "2", "--model", "scripted:", "--out", str(tmp_path / "out")]
+    modules = loaded(f"from simforge.cli import main; assert main({arguments!r}) == 0")
+    assert "simforge.executors.local" in modules
+    assert "ray" not in modules
 
 
 @pytest.mark.parametrize(

@@ -156,6 +156,7 @@ def test_a_cached_file_is_not_fetched_again(tmp_path, monkeypatch):
     monkeypatch.setenv("SIMFORGE_CACHE", str(tmp_path))
     monkeypatch.setenv("PATH", "")
     assert weights.file_of("smollm2-135m") == target
+    assert target.is_symlink()  # a fetch would have put a file in its place
 
 
 def test_a_run_of_the_real_model_makes_pairs_in_its_own_words(real_run):
