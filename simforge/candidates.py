@@ -36,7 +36,7 @@ class Order:
 
 def contrasts(settings: Candidates, space: Space, scenario: Scenario, seed: int, turn: int) -> list[str | None]:
     """The dimensions that a turn compares on. With rotation, people who share a prompt start on the same one."""
-    names = list(space.dimensions)
+    names = space.wanted(scenario.persona.profile)
     if settings.contrast == "whole":
         return [None]
     if settings.contrast == "all":
@@ -94,10 +94,7 @@ def flaw(candidate: Candidate, user: str, filters: Filters) -> str | None:
 def _steering(condition: Condition, space: Space, profile: Profile, dimension: str | None) -> str:
     if condition == Condition.plain:
         return ""
-    wanted = {name: profile.pole(name) for name in (space.dimensions if dimension is None else [dimension])}
-    if condition == Condition.opposite:
-        wanted = {name: space.opposite(name, pole) for name, pole in wanted.items()}
-    return space.steering(wanted)
+    return space.steering(space.opposite(profile) if condition == Condition.opposite else profile, dimension)
 
 
 def _plain(text: str) -> str:

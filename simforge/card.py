@@ -86,9 +86,11 @@ def _counts(manifest: dict[str, Any]) -> str:
 
 
 def _made(manifest: dict[str, Any]) -> str:
-    recipe = manifest["recipe"]
+    recipe, tried = manifest["recipe"], manifest["cast"]["tried"]
+    passed_over = manifest["cast"]["impossible"] + manifest["cast"]["full"]
     lines = [
-        f"- People: {manifest['personas']} from the pack `{recipe['cast']['pack']}` ({manifest['persona_licence']}). "
+        f"- People: {manifest['personas']} of `{manifest['cast']['of']}` ({manifest['persona_licence']})"
+        + (f", out of {tried} candidates (the others fail its constraints or quotas). " if passed_over else ". ")
         + " ".join(manifest["persona_sources"]),
         f"- Preferences: the space `{manifest['space']['name']}`. {manifest['space']['source'].strip()}",
         f"- Openings: {_openings(recipe)}",

@@ -79,7 +79,9 @@ def _add_generate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         default="quickstart",
         help="name from `simforge show pipelines`, or a path (default: quickstart)",
     )
-    generate.add_argument("--personas", type=count, required=True, metavar="N", help="how many people: 500, 10k, 1.5M")
+    generate.add_argument(
+        "--personas", type=count, metavar="N", help="how many people: 500, 10k, 1.5M (with --cast by default all)"
+    )
     generate.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run folder")
     generate.add_argument(
         "--seed", type=int, default=0, help="another seed makes other people and dialogues (default: 0)"
@@ -94,6 +96,12 @@ def _add_generate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     )
     generate.add_argument(
         "--prompts", metavar="SOURCE", help="prompts: a .jsonl, .csv or .parquet file, or a shipped set"
+    )
+    generate.add_argument(
+        "--cast",
+        type=Path,
+        metavar="FILE",
+        help="play these people: a file of `personas sample --out`, or another run's folder",
     )
     generate.add_argument(
         "--set",
@@ -148,11 +156,32 @@ def _add_personas(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     sample.add_argument("pack", help="name or path")
     sample.add_argument("-n", type=count, default=10, metavar="N", help="how many: 500, 10k, 1.5M (default: 10)")
     sample.add_argument("--seed", type=int, default=0)
-    sample.add_argument("--out", type=Path, metavar="FILE", help="a .parquet file (default: print them)")
+    sample.add_argument(
+        "--out", type=Path, metavar="FILE", help="a .parquet, .jsonl or .csv file (default: print them)"
+    )
+    sample.add_argument("--space", metavar="NAME", help="draw their profiles in this preference space too")
+    sample.add_argument("--model", metavar="REF", help="the writer, for packs of which a model writes a part")
     sample.set_defaults(command=_sample)
+    check = actions.add_parser(
+        "check", help="compare what a pack asks for with what it draws; exit status 1 beyond noise", allow_abbrev=False
+    )
+    check.add_argument("pack", help="name or path")
+    check.add_argument("-n", type=count, default=100_000, metavar="N", help="people to draw (default: 100k)")
+    check.add_argument("--seed", type=int, default=0)
+    check.add_argument("--json", action="store_true", help="print everything as JSON")
+    check.set_defaults(command=_check)
     show = actions.add_parser("show", help="print the JSON Schema of a pack's people", allow_abbrev=False)
     show.add_argument("pack", help="name or path")
     show.set_defaults(command=_show_schema)
+    grow = actions.add_parser(
+        "grow", help="have a model add preferences to a space of the kind `hierarchy`", allow_abbrev=False
+    )
+    grow.add_argument("space", help="name or path")
+    grow.add_argument("--to", type=positive, required=True, metavar="K", help="preferences in each subdimension")
+    grow.add_argument("--model", required=True, metavar="REF", help="the writer")
+    grow.add_argument("--out", type=Path, required=True, metavar="FILE", help="the grown space, a .yaml file")
+    grow.add_argument("--seed", type=int, default=0)
+    grow.set_defaults(command=_grow)
 
 
 def _generate(options: argparse.Namespace) -> int:
@@ -175,6 +204,7 @@ def _generate(options: argparse.Namespace) -> int:
             seed=options.seed,
             models=tuple(options.model),
             prompts=options.prompts,
+            cast=options.cast,
             overrides=tuple(options.overrides),
             executor=executor,
             ray_address=options.ray_address,
@@ -190,22 +220,54 @@ def _generate(options: argparse.Namespace) -> int:
 
 
 def _sample(options: argparse.Namespace) -> int:
-    from simforge import personas
+    from simforge import personas, pipeline
 
-    cast = personas.sample(personas.load(options.pack), options.n, options.seed, options.pack)
+    if options.out is not None and options.out.suffix not in personas.FORMATS:
+        raise UsageError(f"--out {options.out}: people are written as {', '.join(personas.FORMATS)}.")
+    cast = pipeline.people(options.pack, options.n, options.seed, options.space, options.model, options.out)
+    passed = cast.passed
+    if passed.tried > len(cast):
+        print(
+            f"{passed.tried - len(cast)} of {passed.tried} candidates were passed over: {passed.impossible} fail a "
+            f"condition of `where`, {passed.full} found their quota full",
+            file=sys.stderr,
+        )
     if options.out is None:
         for index in range(min(len(cast), 50)):
             print(cast.text(index))
         if len(cast) > 50:
             print(f"… and {len(cast) - 50} more; --out FILE.parquet writes them all")
         return 0
-    if options.out.suffix != ".parquet":
-        raise UsageError(f"--out {options.out}: people are written as .parquet.")
     try:
-        cast.frame.write_parquet(options.out)
+        personas.write_cast(cast, options.out)
     except OSError as problem:
         raise UsageError(f"--out {options.out} cannot be written: {problem.strerror or problem}.") from None
     print(f"{len(cast)} people are in {options.out}")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from simforge import personas
+    from simforge.personas import proof
+
+    found = proof.prove(personas.load(options.pack), options.n, options.seed)
+    if options.json:
+        import json
+        from dataclasses import asdict
+
+        print(json.dumps({**asdict(found), "holds": found.holds}, indent=2, ensure_ascii=False))
+    else:
+        print(proof.told(found, options.pack))
+    return 0 if found.holds else 1
+
+
+def _grow(options: argparse.Namespace) -> int:
+    from simforge import pipeline
+
+    if options.out.exists():
+        raise UsageError(f"{options.out} exists: choose another place with --out.")
+    added = pipeline.grow(options.space, options.to, options.model, options.seed, options.out)
+    print(f"{added} preferences were added; the space is in {options.out}")
     return 0
 
 

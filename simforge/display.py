@@ -27,6 +27,8 @@ from simforge.types import REASONS, Usage
 
 EVERY = 10.0
 "Seconds between plain lines."
+WISHES = 4
+"Wishes shown of a person."
 SAMPLES = 3
 "Pairs shown at the end."
 
@@ -39,7 +41,7 @@ class Display:
         self._console = Console(file=stream, highlight=False, soft_wrap=not stream.isatty())
         self._tally, self._used = Tally(), Usage()
         self._total = self._calls = self._resumed = 0
-        self._live = False
+        self._live = self._writing = False
         self._started = self._printed = time.monotonic()
 
     @contextlib.contextmanager
@@ -48,9 +50,25 @@ class Display:
         self._total, self._resumed = total, already.dialogues
         self._calls = calls * (total - already.dialogues) // max(1, total)
         self._tally.add(already)
-        self._started = self._printed = time.monotonic()
         if already.dialogues:
             self.say(f"going on: {already.dialogues} of {total} dialogues are there already")
+        with self._shown():
+            yield
+
+    @contextlib.contextmanager
+    def writing(self, people: int, calls: int) -> Iterator[None]:
+        """Show progress of a model that completes `people` people, with at least `calls` calls."""
+        self._calls, self._writing = calls, True
+        self.say(f"{people} people are completed by the writer first")
+        try:
+            with self._shown():
+                yield
+        finally:
+            self._writing, self._used = False, Usage()
+
+    @contextlib.contextmanager
+    def _shown(self) -> Iterator[None]:
+        self._started = self._printed = time.monotonic()
         if not self._console.is_terminal:
             yield
             return
@@ -89,6 +107,9 @@ class Display:
 
     def _line(self) -> Text:
         tally, spent = self._tally, time.monotonic() - self._started
+        if self._writing:
+            speed = self._used.completion_tokens / max(1.0, spent)
+            return Text(f"people: {self._used.calls} of {self._calls} replies of the writer · {speed:.0f} tokens/s")
         if not self._used.calls:
             return Text(f"0/{self._total} dialogues · starting, {spent:.0f} s")
         parts = [
@@ -175,7 +196,7 @@ def _sample_pairs(console: Console, path: Path) -> None:
         body.append(row["chosen"][0]["content"])
         body.append("\n\nrejected: ", style="bold red")
         body.append(row["rejected"][0]["content"])
-        wanted = ", ".join(row["profile"]["values"])
+        wanted = _wanted(row["profile"])
         about = row["dimension"] or "overall"
         title = Text(f"{person}", overflow="ellipsis")
         console.print(
@@ -187,6 +208,13 @@ def _sample_pairs(console: Console, path: Path) -> None:
                 subtitle_align="left",
             )
         )
+
+
+def _wanted(profile: dict[str, Any]) -> str:
+    """The poles that a person wants; the dimension, where a pole only says that it is wanted."""
+    pairs = zip(profile["names"], profile["values"], strict=True)
+    said = [name if value == "wanted" else value for name, value in pairs if value]
+    return ", ".join(said[:WISHES]) + (f" and {len(said) - WISHES} more" if len(said) > WISHES else "")
 
 
 def _some_pairs(path: Path) -> list[dict[str, Any]]:

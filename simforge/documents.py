@@ -9,7 +9,8 @@ lines. Validation is pydantic's; this module turns its errors into sentences.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -21,6 +22,24 @@ from simforge.errors import Mistake, RecipeError, nearest
 
 Path = tuple[str | int, ...]
 M = TypeVar("M", bound="Strict")
+
+
+class Loader(yaml.SafeLoader):
+    """YAML's safe loader with the plain values of YAML 1.2 (`no` and `on` are words, a date is a text) and keys that
+    are always texts."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        self.flatten_mapping(node)
+        return {str(key.value): self.construct_object(value, deep=deep) for key, value in node.value}
+
+
+_NEVER = re.compile("(?!)")
+_TRUTH = re.compile("^(?:true|True|TRUE|false|False|FALSE)$")
+_YAML_12 = {"tag:yaml.org,2002:bool": _TRUTH, "tag:yaml.org,2002:timestamp": _NEVER}
+Loader.yaml_implicit_resolvers = {
+    first: [(tag, _YAML_12.get(tag, pattern)) for tag, pattern in resolvers]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 class Strict(BaseModel):
@@ -37,6 +56,8 @@ class Document:
     value: Any
     lines: dict[Path, int] = field(default_factory=dict)
     "1-based line of each key path."
+    labels: dict[Path, str] = field(default_factory=dict)
+    "File of each key path that came from another file than `label`."
     overrides: dict[Path, str] = field(default_factory=dict)
     "Key paths that were set from outside, and by what (`--set turns=x`)."
 
@@ -46,8 +67,8 @@ class Document:
             above = path[: len(known)] == known
             if above or (known[: len(path)] == path and path not in self.lines):
                 return Mistake(source, None, dotted(path), message)
-        line = next((self.lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.lines), None)
-        return Mistake(self.label, line, dotted(path), message)
+        near = next((path[:n] for n in range(len(path), 0, -1) if path[:n] in self.lines), ())
+        return Mistake(self.labels.get(near, self.label), self.lines.get(near), dotted(path), message)
 
     def override(self, assignment: str, flag: str = "--set") -> None:
         """Apply `a.b=VALUE`, the value read as YAML."""
@@ -56,7 +77,7 @@ class Document:
             raise RecipeError([Mistake(f"{flag} {assignment}", None, "", "write it as key=value")])
         path: Path = tuple(int(part) if part.isdigit() else part for part in key.strip().split("."))
         try:
-            value = yaml.safe_load(text)
+            value = yaml.load(text, Loader=Loader)  # a SafeLoader
         except yaml.YAMLError:
             raise RecipeError([Mistake(f"{flag} {assignment}", None, key, "the value is not YAML")]) from None
         self.put(path, value, f"{flag} {assignment}")
@@ -88,8 +109,8 @@ def read(text: str, label: str, first_line: int = 1) -> Document:
     mistakes: list[Mistake] = []
     lines: dict[Path, int] = {}
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        value = yaml.safe_load(text)
+        node = yaml.compose(text, Loader=Loader)
+        value = yaml.load(text, Loader=Loader)  # a SafeLoader
     except yaml.YAMLError as problem:
         mark = getattr(problem, "problem_mark", None)
         line = mark.line + first_line if mark else None

@@ -47,12 +47,12 @@ def by_construction(comparison: Comparison) -> Judgment | None:
 def by_measure(comparison: Comparison, space: Space, persona: Persona) -> Judgment | None:
     """The side that the dimension's measure favours for this person; `None` where there is no measure."""
     axis = space.dimensions.get(comparison.dimension or "")
-    if axis is None or axis.measure is None or comparison.dimension is None:
+    pole = space.pole(persona.profile, comparison.dimension)
+    if axis is None or axis.measure is None or pole is None:
         return None
     measure = MEASURES[axis.measure]
     value_a, value_b = measure(comparison.a.text), measure(comparison.b.text)
-    wanted = axis.poles[persona.profile.pole(comparison.dimension)].side
-    lead = value_a - value_b if wanted == "high" else value_b - value_a
+    lead = value_a - value_b if pole.side == "high" else value_b - value_a
     outcome = Outcome.tie if abs(lead) < axis.gap else Outcome.a if lead > 0 else Outcome.b
     return Judgment(
         id=_id(comparison, "measure"),
@@ -80,7 +80,7 @@ async def pairwise(
     comparison: Comparison, persona: Persona, space: Space, settings: Judge, generator: Generator, calls: Calls
 ) -> Judgment:
     """A model's judgment, in the orders that the recipe asks for."""
-    wants = " and ".join(_wants(space, persona, comparison.dimension))
+    wants = " and ".join(space.wishes(persona.profile, comparison.dimension))
     key = _id(comparison, "pairwise")
     orders = ("ab", "ba")
     if settings.orders == "one":
@@ -145,11 +145,6 @@ def combine(ab: Verdict | None, ba: Verdict | None) -> tuple[Outcome, float | No
     if len(said) > 1:
         return Outcome.inconsistent, p_a
     return {Choice.first: Outcome.a, Choice.second: Outcome.b, Choice.tie: Outcome.tie}[said.pop()], p_a
-
-
-def _wants(space: Space, persona: Persona, dimension: str | None) -> list[str]:
-    wishes = space.wishes(persona.profile)
-    return wishes if dimension is None else [wishes[persona.profile.names.index(dimension)]]
 
 
 def _word(text: str, words: list[str]) -> str:

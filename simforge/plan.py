@@ -12,12 +12,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from simforge import preferences
 from simforge.config import Recipe
 from simforge.identity import cycled, digest
 from simforge.personas import Cast, persona_id
 from simforge.preferences import Space
-from simforge.types import Condition, Persona, Prompt, Scenario
+from simforge.types import Condition, Persona, Profile, Prompt, Scenario
 
 
 @dataclass(frozen=True)
@@ -27,6 +26,8 @@ class Plan:
     recipe: Recipe
     cast: Cast
     space: Space
+    profiles: Sequence[Profile]
+    "One for each person of the cast."
     prompts: Sequence[Prompt]
     "Empty when personas write their own openings."
     seed: int
@@ -53,9 +54,8 @@ class Plan:
     def persona(self, index: int) -> Persona:
         """Person `index` of the cast with their profile."""
         traits = self.cast.traits(index)
-        settings = self.recipe.cast
-        profile = preferences.draw(self.space, settings.space, self.seed, index, settings.mirrored)
-        identity = persona_id(traits, profile.values, index)
+        profile = self.profiles[index]
+        identity = persona_id(traits, profile, index)
         return Persona(id=identity, index=index, text=self.cast.text(index), traits=traits, profile=profile)
 
     def scenario(self, index: int) -> Scenario:

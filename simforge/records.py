@@ -23,7 +23,14 @@ SCHEMA_VERSION = "1"
 "Changes when a column's name, type or meaning does."
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-PROFILE = pa.struct([("space", pa.string()), ("names", pa.list_(pa.string())), ("values", pa.list_(pa.string()))])
+PROFILE = pa.struct(
+    [
+        ("space", pa.string()),
+        ("names", pa.list_(pa.string())),
+        ("values", pa.list_(pa.string())),
+        ("vector", pa.list_(pa.float64())),
+    ]
+)
 
 _COLUMNS: dict[str, list[tuple[str, Any, str]]] = {
     "preferences": [
@@ -147,8 +154,11 @@ PART = pa.schema([(name, pa.list_(pa.struct(list(schema)))) for name, schema in 
 
 def personas_schema(pack: Pack) -> pa.Schema:
     """The personas table of a pack: traits as typed columns."""
-    types = {"string": pa.string(), "integer": pa.int64(), "number": pa.float64()}
-    traits = [(name, types[trait.type], trait.description or name) for name, trait in pack.traits.items()]
+    types = {"string": pa.string(), "integer": pa.int64(), "number": pa.float64(), "boolean": pa.bool_()}
+    traits = [
+        (name, types[trait.type], (trait.description or name) + (" (sensitive)" if trait.sensitive else ""))
+        for name, trait in pack.traits.items()
+    ]
     head, tail = _PERSONA_COLUMNS[:2], _PERSONA_COLUMNS[2:]
     return _schema([*head, *traits, *tail])
 
@@ -217,13 +227,12 @@ def margin(p_chosen: float | None) -> float | None:
 def _pair_row(pair: PreferencePair, episode: Episode, space: Space) -> dict[str, Any]:
     scenario = episode.scenario
     persona = scenario.persona
-    names = persona.profile.names if pair.dimension is None else (pair.dimension,)
     return {
         "id": pair.id,
         "prompt": _messages(pair.prefix),
         "chosen": [{"role": "assistant", "content": pair.chosen.text}],
         "rejected": [{"role": "assistant", "content": pair.rejected.text}],
-        "system": space.steering({name: persona.profile.pole(name) for name in names}),
+        "system": space.steering(persona.profile, pair.dimension),
         "persona_id": persona.id,
         "profile": _profile(persona),
         "dimension": pair.dimension,
@@ -302,4 +311,9 @@ def _messages(messages: tuple[Message, ...]) -> list[dict[str, str]]:
 
 def _profile(persona: Persona) -> dict[str, Any]:
     profile = persona.profile
-    return {"space": profile.space, "names": list(profile.names), "values": list(profile.values)}
+    return {
+        "space": profile.space,
+        "names": list(profile.names),
+        "values": list(profile.values),
+        "vector": list(profile.vector),
+    }

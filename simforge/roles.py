@@ -51,8 +51,12 @@ class Calls:
         history: Sequence[Message] = (),
         speaker: str = "assistant",
         attempt: str = "",
+        schema: str | None = None,
     ) -> ChatReply:
-        """One reply. The seed follows from what is asked and from `attempt`, so equal questions are one call."""
+        """One reply. The seed follows from what is asked and from `attempt`, so equal questions are one call.
+
+        `schema` is JSON Schema as text, which the reply shall satisfy.
+        """
         spec, model = self.roles.models[role]
         messages = generator.messages(variables, history, speaker)
         key = digest([[message.role, message.content] for message in messages]) + attempt
@@ -61,6 +65,7 @@ class Calls:
             messages=messages,
             sampling=generator.sampling,
             seed=derived_seed(self.roles.seed, role, key),
+            schema=schema,
             choices=tuple(generator.front.choices),
         )
         reply, _ = await self.roles.ledger.answer(request, model.chat)

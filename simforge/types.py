@@ -39,7 +39,9 @@ class Profile:
     names: tuple[str, ...]
     "Dimensions, in the space's order."
     values: tuple[str, ...]
-    "The pole wanted on each dimension, parallel to `names`."
+    "The pole wanted on each dimension, parallel to `names`; empty where the person has no wish."
+    vector: tuple[float, ...] = ()
+    "The point in numbers, parallel to `names`; what they mean is `Space.profile`'s to say."
 
     def pole(self, dimension: str) -> str:
         return self.values[self.names.index(dimension)]

@@ -15,7 +15,7 @@ import json
 import platform
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
@@ -239,6 +239,7 @@ def _manifest(
         "recipe": plan.recipe.model_dump(mode="json"),
         "seed": plan.seed,
         "personas": len(plan.cast),
+        "cast": {"of": plan.cast.name, **asdict(plan.cast.passed)},
         "persona_licence": plan.cast.pack.licence,
         "persona_sources": plan.cast.pack.sources,
         "space": {"name": plan.recipe.cast.space, "description": plan.space.description, "source": plan.space.source},

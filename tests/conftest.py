@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,3 +50,55 @@ def real_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = simforge("generate", "psoup", "--personas", 4, "--out", out, "--model", SMALL, "--set", "judge.share=0.5")
     assert done.status == 0, done.err
     return out
+
+
+@dataclass(frozen=True)
+class StubHub:
+    """A Hub of the tests' own, which the real clients talk to."""
+
+    env: dict[str, str]
+    "Environment under which a client finds it, with a cache of its own."
+
+    def upload(self, repo: str, files: dict[str, Path]) -> None:
+        """Make a dataset of files, in a process of its own, since the client reads its settings when it is imported."""
+        code = (
+            "import sys; from huggingface_hub import HfApi; api = HfApi(); "
+            "api.create_repo(sys.argv[1], repo_type='dataset', exist_ok=True); "
+            "[api.upload_file(path_or_fileobj=p, path_in_repo=n, repo_id=sys.argv[1], repo_type='dataset') "
+            "for n, p in zip(sys.argv[2::2], sys.argv[3::2])]"
+        )
+        named = [part for name, path in files.items() for part in (name, str(path))]
+        environment = {**os.environ, **self.env}
+        subprocess.run([sys.executable, "-c", code, repo, *named], check=True, env=environment, capture_output=True)
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[StubHub]:
+    tool = Path(__file__).parents[2] / "shared" / "tools" / "stub_hub.py"
+    if not tool.is_file():
+        pytest.skip("the stub Hub is not beside the checkout")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, str(tool), "--port", str(port), "--token", "secret"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(200):
+            with socket.socket() as client:
+                if client.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.05)
+        yield StubHub(
+            {
+                "HF_ENDPOINT": f"http://127.0.0.1:{port}",
+                "HF_TOKEN": "secret",
+                "HF_HUB_DISABLE_XET": "1",
+                "HF_HOME": str(tmp_path / "hf"),
+            }
+        )
+    finally:
+        process.terminate()
+        process.wait(timeout=10)

@@ -69,3 +69,18 @@ def becomes_the_assistant(request: ChatRequest) -> str | ChatReply:
     if "messages that a person types" in request.messages[0].content:
         return "Sure, here are some tips for you."
     return actor(request)
+
+
+def writes_at_second_try(request: ChatRequest) -> str | ChatReply:
+    """As a writer, gives JSON only when it has been told what was wrong."""
+    if request.schema is None:
+        return "A portrait."
+    return '{"quirk": "hums", "pets": 2}' if "did not fit" in request.messages[-1].content else "Sure! Here it is:"
+
+
+def never_writes_for_the_young(request: ChatRequest) -> str | ChatReply:
+    """As a writer, leaves a field out for everybody under fifty."""
+    if request.schema is None:
+        return "A portrait."
+    age = int(request.messages[-1].content.partition("age: ")[2].split()[0])
+    return '{"pets": 1}' if age < 50 else '{"quirk": "hums", "pets": 1}'

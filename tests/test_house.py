@@ -24,7 +24,7 @@ LAYERS = (
     {"config", "generators", "models", "prompts"},
     {"personas", "preferences", "ledger"},
     {"roles", "plan", "candidates", "judging", "pairing"},
-    {"dialogue", "records"},
+    {"dialogue", "records", "writing"},
     {"shards", "card"},
     {"executors", "versions", "display", "schemas"},
     {"pipeline"},
@@ -157,7 +157,7 @@ def test_the_readmes_tree_tells_the_truth():
 
 def test_the_commands_of_readme_and_docs_run_in_their_order(tmp_path):
     """Every line of a shell block that needs neither the big model nor a cluster is run as it stands there."""
-    texts = [(ROOT.parent / name).read_text() for name in ("README.md", "docs/recipes.md")]
+    texts = [(ROOT.parent / name).read_text() for name in ("README.md", "personas/README.md", "docs/recipes.md")]
     blocks = re.findall(r"```sh\n(.*?)```", "\n".join(texts), re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines() if line.startswith("uv run simforge")]
     lines = [line for line in lines if "generate" not in line or "scripted:" in line]
@@ -169,13 +169,18 @@ def test_the_commands_of_readme_and_docs_run_in_their_order(tmp_path):
 
 
 def test_the_yaml_and_generator_examples_of_the_docs_are_valid(tmp_path):
+    people, hub, wishes = re.findall(r"```yaml\n(.*?)```", (ROOT.parent / "personas/README.md").read_text(), re.DOTALL)
     text = (ROOT.parent / "docs" / "recipes.md").read_text()
-    people, wishes = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     (generator,) = re.findall(r"```\n(---.*?)```", text, re.DOTALL)
     for name, content in (("people.yaml", people), ("wishes.yaml", wishes), ("words.md", generator)):
         (tmp_path / name).write_text(content)
     done = simforge(
         "generate", "--personas", 6, "--model", "scripted:", "--out", "out", "--set", "cast.pack=./people.yaml",
-        "--set", "cast.space=./wishes.yaml", "--set", "candidates.generator=./words.md", cwd=tmp_path,
+        "--set", "cast.space=./wishes.yaml", "--set", "candidates.generator=./words.md", "--set", "cast.mirrored=false",
+        cwd=tmp_path,
     )  # fmt: skip
     assert done.status == 0, done.err
+    assert simforge("personas", "check", "./people.yaml", cwd=tmp_path).status == 0
+    (tmp_path / "persona.jsonl").write_text('{"persona": "A baker."}\n{"persona": "A nurse."}\n')
+    (tmp_path / "hub.yaml").write_text(hub)
+    assert "A nurse." in simforge("personas", "sample", "./hub.yaml", "-n", 2, cwd=tmp_path).out

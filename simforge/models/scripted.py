@@ -89,7 +89,12 @@ def _instance(schema: dict[str, Any], source: Any) -> Any:
     if kind in ("integer", "number"):
         low = schema.get("minimum", 0)
         return source.randint(int(low), int(schema.get("maximum", low + 100)))
-    return source.random() < 0.5 if kind == "boolean" else source.choice(_SHORT)
+    if kind == "boolean":
+        return bool(source.random() < 0.5)
+    words = [source.choice(_SHORT)]
+    while len(" ".join(words)) < schema.get("minLength", 1):
+        words.append(source.choice(_SHORT))
+    return " ".join(words)
 
 
 def _function(name: str) -> Script:

@@ -162,7 +162,7 @@ def _hub_download(repo: str, file: str) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    if not _hub_answers():
+    if not hub_answers():
         raise ModelError("it cannot be reached")
     try:
         return Path(hf_hub_download(repo, file, etag_timeout=10))
@@ -170,7 +170,7 @@ def _hub_download(repo: str, file: str) -> Path:
         raise ModelError(str(problem).split("\n")[0]) from None
 
 
-def _hub_answers() -> bool:
+def hub_answers() -> bool:
     """Whether the Hub is there at all: the client itself retries for minutes before it gives up."""
     import socket
     from urllib.parse import urlsplit
