@@ -10,6 +10,7 @@
     │   └── CallFailed        one call failed: the dialogue becomes a discard
     └── RunStopped            a run that ended early and can go on
         ├── TooManyFailures                                                      exit 3
+        ├── EndpointDown      an endpoint went away during the run               exit 3
         └── Interrupted                                                          exit 130
 
 A message is one sentence or two that name the thing, the value, the choices and the fix. Anything else that
@@ -96,6 +97,12 @@ class RunStopped(SimForgeError):
 
 class TooManyFailures(RunStopped):
     """More scenarios were lost than `--max-failures` allows."""
+
+    exit_status = 3
+
+
+class EndpointDown(RunStopped):
+    """An endpoint that answered before cannot be reached any more."""
 
     exit_status = 3
 

@@ -133,7 +133,10 @@ class Worker:
         on_reply = watch.replied if watch else None
         return cls(job, Roles(by_role, ledger, job.script.seed, on_reply), watch)
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        """Let go of the models' connections and the ledger."""
+        for model in {id(model): model for _, model in self._roles.models.values()}.values():
+            await model.close()
         self._roles.ledger.close()
 
     async def play(self, shard: Shard) -> ShardDone:

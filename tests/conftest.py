@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -102,3 +105,50 @@ def hub(tmp_path: Path) -> Iterator[StubHub]:
     finally:
         process.terminate()
         process.wait(timeout=10)
+
+
+@dataclass
+class StubEndpoint:
+    """An OpenAI-compatible endpoint of the tests' own."""
+
+    url: str
+    process: subprocess.Popen[str]
+
+    @property
+    def model(self) -> str:
+        """The reference of its model."""
+        return f"openai:stub@{self.url}"
+
+    def stats(self) -> dict[str, Any]:
+        """What it was asked so far."""
+        with urllib.request.urlopen(self.url.removesuffix("/v1") + "/stats", timeout=10) as answer:
+            return json.load(answer)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(timeout=10)
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Callable[..., StubEndpoint]]:
+    """Starts stub endpoints: `endpoint(latency_ms=5, fail=0.1)`."""
+    tool = Path(__file__).parents[2] / "shared" / "tools" / "stub_openai.py"
+    if not tool.is_file():
+        pytest.skip("the stub endpoint is not beside the checkout")
+    started: list[StubEndpoint] = []
+
+    def start(port: int = 0, **settings: float | str) -> StubEndpoint:
+        flags = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+        process = subprocess.Popen(
+            [sys.executable, str(tool), "--port", str(port), *flags], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        address = process.stdout.readline().rpartition(" ")[2].strip()
+        started.append(StubEndpoint(f"http://{address}/v1", process))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.stop()
+        if one.process.stdout is not None:
+            one.process.stdout.close()

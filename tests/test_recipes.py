@@ -130,7 +130,7 @@ def test_yaml_that_is_not_a_plain_mapping_is_refused(text, sentence):
     [
         (["quikstart"], "did you mean 'quickstart'?"),
         (["--model", "local:qwen"], "there are: qwen2.5-coder-1.5b, smollm2-135m"),
-        (["--model", "opnai:x"], "there are: local, scripted"),
+        (["--model", "opnai:x"], "did you mean 'openai'"),
         (["--model", "scripted:no.such:thing"], "cannot be imported"),
         (["--set", "cast.pack=everday"], "did you mean 'everyday'?"),
         (["--prompts", "none.csv"], "there is no prompt file none.csv"),

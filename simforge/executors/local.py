@@ -21,6 +21,10 @@ async def run(
     with Ledger(job.ledger, job.reuse) as ledger:
         opened = [await Worker.open(job, watch, ledger) for _ in range(workers)]
         lanes = [worker.play for worker in opened for _ in range(lanes_for(job.concurrency, shard_size))]
-        async with aclosing(drain(shards, lanes)) as finished:
-            async for done in finished:
-                yield done
+        try:
+            async with aclosing(drain(shards, lanes)) as finished:
+                async for done in finished:
+                    yield done
+        finally:
+            for worker in opened:
+                await worker.close()

@@ -25,6 +25,10 @@ class Model(Protocol):
         """Answer one request; safe to call many times at once."""
         ...
 
+    async def close(self) -> None:
+        """Let go of connections; what is shared in the process stays."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
@@ -40,7 +44,7 @@ class ModelSpec:
     "A line for people."
 
 
-PROVIDERS = ("local", "scripted")
+PROVIDERS = ("local", "openai", "scripted")
 "What stands before the colon of a reference."
 
 
@@ -56,6 +60,10 @@ def resolve(reference: str) -> ModelSpec:
         from simforge.models import weights
 
         return weights.resolve(name)
+    if provider == "openai":
+        from simforge.models import endpoint
+
+        return endpoint.resolve(name)
     from simforge.models import scripted
 
     return scripted.resolve(name)
@@ -77,6 +85,10 @@ async def open_model(spec: ModelSpec) -> Model:
         from simforge.models.local import LocalModel
 
         return await LocalModel.open(name)
+    if provider == "openai":
+        from simforge.models.endpoint import Endpoint
+
+        return await Endpoint.open(name)
     from simforge.models.scripted import ScriptedModel
 
     return ScriptedModel(name)

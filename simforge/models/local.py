@@ -82,6 +82,9 @@ class LocalModel:
         text = _stopped(self._engine.decode(out.tokens), request.sampling.stop)
         return ChatReply(text, out.finish, out.prompt_tokens, out.cached_tokens, len(out.tokens))
 
+    async def close(self) -> None:
+        """Nothing: the engine stays loaded for the next client."""
+
     async def _choose(self, request: ChatRequest) -> ChatReply:
         """Force each choice in turn and normalise their probabilities. The first goes ahead alone, so that the others
         read the prompt from the prefix cache."""

@@ -39,6 +39,9 @@ class ScriptedModel:
         answer = self._script(request)
         return answer if isinstance(answer, ChatReply) else spoken(request, answer)
 
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
 
 def spoken(request: ChatRequest, text: str, probabilities: dict[str, float] | None = None) -> ChatReply:
     """A reply with this text, counting one token a word and keeping to the request's limits."""

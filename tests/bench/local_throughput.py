@@ -53,7 +53,7 @@ async def run(name: str, personas: int, concurrency: int) -> tuple[Recorder, flo
         started = time.perf_counter()
         await worker.play(Shard(0, plan.scenarios(0, len(plan))))
         spent = time.perf_counter() - started
-        worker.close()
+        await worker.close()
     return recorder, spent
 
 

@@ -1,0 +1,155 @@
+"""Admission: how many calls an endpoint gets at once, and when one is asked again.
+
+A gate stands before each endpoint. It starts small and doubles while all goes well; when the endpoint answers that it
+is overloaded (429, 503, 529) it halves, then grows slowly. A share of refusals that stays the same when fewer calls are
+in flight does not come from the load, so the gate learns to live with it: one call in ten that is refused whatever one
+does must not bring a run down to a crawl. `Retry-After` holds back the one call that was told to wait.
+
+A deadline bounds every call: ten times the usual latency once that is known, so a call that hangs is abandoned and
+asked again. While an endpoint cannot be reached at all, calls wait and one of them tries; when nothing came back for
+`PATIENCE` seconds, the run stops with the reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+START = 16
+"Calls in flight at first."
+EPOCH = 20
+"Fewest answers between two decisions about the limit."
+PATIENCE = 120.0
+"Seconds without any answer after which an endpoint counts as gone."
+FIRST_DEADLINE = 300.0
+"Seconds that a call may take while the usual latency is not known yet."
+LEAST_DEADLINE = 5.0
+SAMPLES = 50
+"Latencies needed to know the usual one."
+
+
+class Gate:
+    """Adaptive bound on the calls in flight at one endpoint."""
+
+    def __init__(self, most: int = 4096, deadline: float = FIRST_DEADLINE) -> None:
+        self.limit = float(min(START, most))
+        self.in_flight = 0
+        self._most, self._longest = float(most), deadline
+        self.seconds = deadline
+        "That a call may take."
+        self._bounds: dict[asyncio.Timeout, float] = {}
+        "The bounds of the calls under way, and when each began."
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._latencies: deque[float] = deque(maxlen=512)
+        self._answered = self._refused = 0
+        self._doubling = True
+        self._before: tuple[float, float] | None = None
+        "Limit and share of refusals before the last cut, until it is known whether the cut helped."
+        self._floor = 0.0
+        "Share of refusals that does not depend on the load."
+        self._alive = time.monotonic()
+        self._down = False
+
+    @asynccontextmanager
+    async def deadline(self) -> AsyncIterator[None]:
+        """Raises `TimeoutError` in its body once that took too long; calls under way follow what is learnt."""
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        async with asyncio.timeout(self.seconds) as bound:
+            self._bounds[bound] = start
+            try:
+                yield
+            finally:
+                del self._bounds[bound]
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """One place in flight; waits while all are taken."""
+        while self.in_flight >= int(self.limit):
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._wake()
+                raise
+        self.in_flight += 1
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
+            self._wake()
+
+    def answered(self, seconds: float) -> None:
+        """An answer came after so many seconds."""
+        self._alive, self._down = time.monotonic(), False
+        self._latencies.append(seconds)
+        self._answered += 1
+        self._decide()
+
+    def refused(self) -> None:
+        """The endpoint said that it is overloaded."""
+        self._alive, self._down = time.monotonic(), False
+        self._refused += 1
+        self._decide()
+
+    def unreachable(self) -> float:
+        """A call did not get through; gives the seconds since the last answer of any kind."""
+        self._down = True
+        return time.monotonic() - self._alive
+
+    @property
+    def down(self) -> bool:
+        """Whether the last thing that is known of the endpoint is that it could not be reached."""
+        return self._down
+
+    def _decide(self) -> None:
+        """At the end of an epoch (about as many answers as calls are allowed in flight), move the limit."""
+        seen = self._answered + self._refused
+        if seen < max(EPOCH, self.limit):
+            return
+        share = self._refused / seen
+        self._answered = self._refused = 0
+        if len(self._latencies) >= SAMPLES:
+            usual = sorted(self._latencies)[int(len(self._latencies) * 0.95)]
+            self.seconds = min(self._longest, max(LEAST_DEADLINE, 10 * usual))
+            for bound, start in self._bounds.items():
+                bound.reschedule(start + self.seconds)
+        if self._before is not None:
+            limit, earlier = self._before
+            self._before = None
+            if share > 0.5 * earlier:  # the cut did not help: these refusals do not come from the load
+                self._floor = max(share, earlier) * 1.5
+                self.limit = limit
+                return
+        self._floor *= 0.98
+        if share > self._floor:
+            self._before = (self.limit, share)
+            self._doubling = False
+            self.limit = max(1.0, self.limit / 2)
+        else:
+            self.limit = min(self._most, self.limit * 2 if self._doubling else self.limit * 1.05 + 1)
+            self._wake()
+
+    def _wake(self) -> None:
+        free = int(self.limit) - self.in_flight
+        while free > 0 and self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                free -= 1
+
+
+def backoff(attempt: int, told: float | None) -> float:
+    """Seconds before the next attempt: as told, else doubling from a quarter of a second; jittered.
+
+    The jitter is real randomness on purpose: it must differ between workers, and it decides no content.
+    """
+    if told is not None:
+        return float(min(told, PATIENCE) * random.uniform(1.0, 1.25))
+    return float(min(20.0, 0.25 * 2**attempt) * random.uniform(0.5, 1.5))

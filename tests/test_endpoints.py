@@ -1,0 +1,188 @@
+"""Endpoints: any OpenAI-compatible server, with its faults."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import polars as pl
+import pytest
+from conftest import simforge
+
+from simforge.errors import CallFailed, ModelError, UsageError
+from simforge.models import endpoint as endpoints
+from simforge.models.admission import Gate
+from simforge.types import ChatReply, ChatRequest, Finish, Message, Sampling
+
+
+def request(text: str = "Hello", **settings) -> ChatRequest:
+    sampling = Sampling(max_tokens=settings.pop("max_tokens", 60))
+    return ChatRequest("m", (Message("user", text),), sampling, seed=1, **settings)
+
+
+def asked(server, *requests: ChatRequest) -> list[ChatReply | BaseException]:
+    async def ask() -> list[ChatReply | BaseException]:
+        client = await endpoints.Endpoint.open(server.model.removeprefix("openai:"))
+        try:
+            return await asyncio.gather(*(client.chat(one) for one in requests), return_exceptions=True)
+        finally:
+            await client.close()
+
+    return asyncio.run(ask())
+
+
+def test_a_run_works_against_an_endpoint_and_a_second_one_asks_nothing(endpoint, tmp_path):
+    server = endpoint(latency_ms=2)
+    command = ["generate", "psoup", "--personas", 8, "--model", server.model]
+    assert simforge(*command, "--out", tmp_path / "a").status == 0
+    asked_once = server.stats()["requests"]
+    again = simforge(*command, "--out", tmp_path / "b", "--reuse", tmp_path / "a")
+    assert (again.status, server.stats()["requests"] - asked_once) == (0, 0), again.err
+    tables = [pl.read_parquet(tmp_path / run / "data/candidates/*.parquet") for run in "ab"]
+    assert tables[0].equals(tables[1]) and tables[0]["model"].unique().to_list() == [server.model]
+    assert pl.read_parquet(tmp_path / "a/data/judgments/*.parquet").filter(method="pairwise")["p_a"].null_count() == 0
+
+
+def test_schemas_choices_and_lengths_are_asked_for_as_servers_understand_them(endpoint):
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    plain, shaped, chosen = asked(
+        endpoint(latency_ms=1), request(), request(schema=json.dumps(schema)), request("x", choices=("1", "2", "tie"))
+    )
+    assert (plain.finish, plain.prompt_tokens > 0, plain.completion_tokens > 0) == (Finish.stop, True, True)
+    assert isinstance(json.loads(shaped.text)["n"], int)
+    assert chosen.text in ("1", "2", "tie") and sum(chosen.choice_probabilities.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("fault", ["fail", "limit", "cut"])
+def test_a_call_that_fails_for_once_is_asked_again_with_the_same_words(endpoint, fault):
+    server = endpoint(latency_ms=1, **{fault: 0.3})
+    requests = [request(f"question {number}") for number in range(60)]
+    replies = asked(server, *requests)
+    assert all(isinstance(reply, ChatReply) for reply in replies)
+    stats = server.stats()
+    assert stats["distinct_bodies"] == 60 and stats["repeated_bodies"] == stats["faults"][fault] > 0
+
+
+def test_a_call_that_hangs_is_given_up_and_asked_again(endpoint, monkeypatch):
+    monkeypatch.setattr("simforge.models.admission.LEAST_DEADLINE", 0.3)
+    server = endpoint(latency_ms=1, hang=0.02)
+    replies = asked(server, *(request(f"first {number}") for number in range(200)))
+    assert all(isinstance(reply, ChatReply) for reply in replies)
+
+
+def test_a_refused_request_is_that_requests_failure_with_the_servers_words():
+    with pytest.raises(CallFailed, match="the answer has no message"):
+        endpoints._reply({"error": "x"})
+
+
+@pytest.mark.parametrize(
+    ("reference", "sentence"),
+    [
+        ("openai:stub@localhost:8000", "must be written openai:NAME@URL"),
+        ("openai:@http://x/v1", "must be written openai:NAME@URL"),
+        ("openai:stub@http://127.0.0.1:9/v1", "http://127.0.0.1:9/v1 cannot be reached"),
+    ],
+)
+def test_an_endpoint_that_is_not_there_is_told_before_anything_starts(tmp_path, reference, sentence):
+    done = simforge("generate", "--personas", 2, "--model", reference, "--out", tmp_path / "r")
+    assert (done.status, sentence in done.err) == (2, True), done.err
+
+
+def test_a_model_that_the_server_does_not_have_is_told_with_the_nearest(endpoint, tmp_path):
+    server = endpoint(latency_ms=1, model="qwen3-8b")
+    reference = server.model.replace("stub", "qwen3-80b")
+    done = simforge("generate", "--personas", 2, "--model", reference, "--out", tmp_path / "r")
+    assert (done.status, "has no model 'qwen3-80b'; did you mean 'qwen3-8b'?" in done.err) == (2, True), done.err
+
+
+def test_thinking_is_taken_out_and_cut_off_answers_are_known():
+    def answer(text, finish="stop"):
+        return {"choices": [{"message": {"content": text}, "finish_reason": finish}]}
+
+    assert endpoints._reply(answer("<think>hm\nhm</think>\n\nYes.")).text == "Yes."
+    assert endpoints._reply(answer("Yes and", "length")).finish == Finish.length
+    assert endpoints._reply(answer(None)).text == ""
+
+
+def test_probabilities_of_choices_come_from_what_begins_exactly_one():
+    def top(**tokens):
+        import math
+
+        found = [{"token": token, "logprob": math.log(p)} for token, p in tokens.items()]
+        return {"choices": [{"logprobs": {"content": [{"top_logprobs": found}]}}]}
+
+    given = top(**{"1": 0.5, " 2": 0.25, "t": 0.2, "The": 0.05})
+    assert endpoints._choice_probabilities(given, ("1", "2", "tie")) == pytest.approx(
+        {"1": 0.5 / 0.95, "2": 0.25 / 0.95, "tie": 0.2 / 0.95}
+    )
+    assert endpoints._choice_probabilities(top(t=1.0), ("tie", "two")) == {}
+    assert endpoints._choice_probabilities({"choices": [{}]}, ("1", "2")) == {}
+
+
+def test_dialogues_stay_at_their_url_and_spread_over_all(endpoint):
+    servers = [endpoint(latency_ms=5) for _ in range(2)]
+    name = f"stub@{servers[0].url},{servers[1].url}"
+
+    async def ask() -> None:
+        client = await endpoints.Endpoint.open(name)
+        for turn in range(3):
+            await asyncio.gather(
+                *(
+                    client.chat(
+                        ChatRequest(
+                            "m",
+                            (
+                                Message("system", f"person {n}"),
+                                Message("user", "a"),
+                                *[Message("assistant", "b")] * turn,
+                            ),
+                            Sampling(),
+                            seed=1,
+                        )
+                    )
+                    for n in range(40)
+                )
+            )
+        await client.close()
+
+    asyncio.run(ask())
+    stats = [server.stats() for server in servers]
+    assert sum(one["requests"] for one in stats) == 120 and min(one["requests"] for one in stats) > 30
+    # Each dialogue's second and third call find their first messages where the first call left them.
+    assert sum(one["prefix_reuse"] * one["prompt_chars"] for one in stats) > 0.5 * sum(
+        one["prompt_chars"] for one in stats
+    )
+
+
+def test_the_gate_halves_under_load_and_learns_to_live_with_refusals_that_no_cut_prevents():
+    loaded, unlucky = Gate(), Gate()
+    for _ in range(4000):
+        over = loaded.limit > 60
+        (loaded.refused if over and _ % 3 == 0 else lambda: loaded.answered(0.05))()
+        (unlucky.refused if _ % 10 == 0 else lambda: unlucky.answered(0.05))()
+    assert 25 <= loaded.limit <= 75
+    assert unlucky.limit > 200
+
+
+def test_a_place_is_free_again_after_a_cancelled_wait():
+    async def crowd() -> int:
+        gate = Gate(most=1)
+
+        async def hold(seconds: float) -> None:
+            async with gate.place():
+                await asyncio.sleep(seconds)
+
+        tasks = [asyncio.create_task(hold(0.02)) for _ in range(4)]
+        await asyncio.sleep(0.005)
+        tasks[1].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return gate.in_flight
+
+    assert asyncio.run(crowd()) == 0
+
+
+def test_wrong_references_are_refused():
+    for wrong in ("x@ftp://y", "@", "x@"):
+        with pytest.raises(UsageError, match="must be written"):
+            endpoints.parse(wrong)
+    assert issubclass(CallFailed, ModelError)
