@@ -52,6 +52,11 @@ def is_path(reference: str) -> bool:
     return reference.startswith((".", "/", "~")) or Path(reference).suffix != "" or "\\" in reference
 
 
+def label(reference: str) -> str:
+    """What data call it: the name; of a path the file's stem, since data speak of no machine's folders."""
+    return Path(reference).stem if is_path(reference) else reference
+
+
 def entry(kind: str, reference: str) -> Entry:
     """Read one file; raises `NotFound` for a name that is not there, `UsageError` for an unreadable path."""
     if is_path(reference):
@@ -65,7 +70,7 @@ def entry(kind: str, reference: str) -> Entry:
     try:
         return Entry(kind, reference, label, path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UsageError(f"there is no file {reference} (asked for as one of {kind}).") from None
+        raise UsageError(f"there is no file {reference} (asked for as a {_SINGULAR[kind]}).") from None
     except (OSError, UnicodeDecodeError) as problem:
         raise UsageError(f"{reference} cannot be read: {problem}.") from None
 

@@ -1,8 +1,8 @@
 """The command line.
 
-It reads arguments, calls one function of the package, and turns errors into sentences and exit statuses: 0 done; 2
-wrong usage or configuration, nothing started; 3 too many failures; 130 interrupted. Nothing heavy is imported before
-a command needs it, so that `--help` answers at once.
+It reads arguments, calls one function of the package, and turns errors into sentences and exit statuses: 0 done; 1 a
+check says no; 2 wrong usage or configuration, nothing started; 3 too many failures; 130 interrupted. Nothing heavy is
+imported before a command needs it, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -220,18 +220,21 @@ def _generate(options: argparse.Namespace) -> int:
 
 
 def _sample(options: argparse.Namespace) -> int:
-    from simforge import personas, pipeline
+    from simforge import casting, personas
 
     if options.out is not None and options.out.suffix not in personas.FORMATS:
         raise UsageError(f"--out {options.out}: people are written as {', '.join(personas.FORMATS)}.")
-    cast = pipeline.people(options.pack, options.n, options.seed, options.space, options.model, options.out)
+    cast = casting.people(options.pack, options.n, options.seed, options.space, options.model, options.out)
     passed = cast.passed
-    if passed.tried > len(cast):
+    if passed.impossible or passed.full:
+        said = f"{passed.impossible} fail a condition of `where`, {passed.full} found their quota full"
         print(
-            f"{passed.tried - len(cast)} of {passed.tried} candidates were passed over: {passed.impossible} fail a "
-            f"condition of `where`, {passed.full} found their quota full",
-            file=sys.stderr,
+            f"{passed.impossible + passed.full} of {passed.tried} candidates were passed over: {said}", file=sys.stderr
         )
+    if passed.incomplete:
+        print(f"{passed.incomplete} rows of the people's file lack a value and are left out", file=sys.stderr)
+    if passed.unwritten:
+        print(f"{passed.unwritten} people could not be written and are left out", file=sys.stderr)
     if options.out is None:
         for index in range(min(len(cast), 50)):
             print(cast.text(index))
@@ -262,11 +265,11 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _grow(options: argparse.Namespace) -> int:
-    from simforge import pipeline
+    from simforge import casting
 
     if options.out.exists():
         raise UsageError(f"{options.out} exists: choose another place with --out.")
-    added = pipeline.grow(options.space, options.to, options.model, options.seed, options.out)
+    added = casting.grow(options.space, options.to, options.model, options.seed, options.out)
     print(f"{added} preferences were added; the space is in {options.out}")
     return 0
 

@@ -139,7 +139,7 @@ def check(document: Document, model: type[M]) -> tuple[M | None, list[Mistake]]:
     try:
         return model.model_validate(document.value), []
     except ValidationError as problem:
-        return None, [_sentence(document, model, error) for error in problem.errors(include_url=False)]
+        return None, _sentences(document, model, problem.errors(include_url=False))
 
 
 def _walk(
@@ -159,6 +159,38 @@ def _walk(
         for number, item in enumerate(node.value):
             lines[(*path, number)] = item.start_mark.line + first_line
             _walk(item, (*path, number), first_line, lines, mistakes, label)
+
+
+def _sentences(document: Document, model: type[BaseModel], errors: list[Any]) -> list[Mistake]:
+    """Where a value may have several shapes, pydantic names each in the place and tells the mistakes of all: told are
+    those of the shape that the value got furthest into."""
+    plain: list[Any] = []
+    shaped: dict[Path, list[Any]] = {}
+    for error in errors:
+        tag = _first_tag(document.value, error["loc"])
+        if tag is None:
+            plain.append(error)
+        else:
+            short = {**error, "loc": (*error["loc"][:tag], *error["loc"][tag + 1 :])}
+            shaped.setdefault(error["loc"][:tag], []).append(short)
+    for group in shaped.values():
+        deepest = max(len(error["loc"]) for error in group)
+        plain += [error for error in group if len(error["loc"]) == deepest][: None if deepest > 1 else 1]
+    return list(dict.fromkeys(_sentence(document, model, error) for error in plain))
+
+
+def _first_tag(value: Any, path: Path) -> int | None:
+    """The place in a path that names a shape (`list[str]`, `Pole`) and no key."""
+    for place, part in enumerate(path):
+        if isinstance(value, dict):
+            if part not in value:
+                return None if place == len(path) - 1 else place
+            value = value[part]
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            value = value[part]
+        else:
+            return place if isinstance(part, str) and part != "[key]" else None
+    return None
 
 
 def _sentence(document: Document, model: type[BaseModel], error: Any) -> Mistake:

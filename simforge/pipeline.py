@@ -10,32 +10,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import tempfile
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import yaml
-
-from simforge import catalog, config, generators, models, personas, preferences, prompts, versions, writing
+from simforge import casting, catalog, config, generators, models, preferences, prompts, versions
 from simforge.config import Recipe
 from simforge.dialogue import Script
 from simforge.display import Display
 from simforge.errors import Interrupted, RecipeError, RunFolderError, TooManyFailures, UsageError
 from simforge.identity import digest
-from simforge.ledger import Ledger
 from simforge.models import ModelSpec
-from simforge.personas import Cast, Pack
+from simforge.personas import Cast
 from simforge.plan import Plan
+from simforge.preferences import Space
 from simforge.records import SCHEMA_VERSION
-from simforge.roles import Roles
 from simforge.shards import Job, Shard, ShardDone, Tally
-from simforge.types import Role, Usage
+from simforge.types import Prompt, Role
 from simforge.versions import RunFolder
 
-T = TypeVar("T")
 log = logging.getLogger("simforge")
 
 SHARD = 64
@@ -91,7 +86,7 @@ def generate(options: Options, display: Display) -> Run:
     """Make a dataset. Raises `UsageError` and `ModelError` before anything is spent, `RunStopped` when it can go on."""
     recipe = config.load(options.pipeline, options.overrides, options.models, options.prompts)
     plan, script = prepare(recipe, options.personas, options.seed, options.cast)
-    roles = _roles(recipe, plan.cast)
+    roles = (*recipe.roles, *casting.roles(recipe, plan.cast))
     specs = {role: models.resolve(recipe.models[role]) for role in roles}
     reuse = tuple(_ledger_of(path) for path in options.reuse)
     folder = RunFolder.claim(options.out, _identity(recipe, plan, script, specs), _shard_size(plan))
@@ -101,7 +96,8 @@ def generate(options: Options, display: Display) -> Run:
         for spec in specs.values():
             models.fetch(spec)
         job = Job(script, specs, folder.ledger.resolve(), reuse, options.concurrency)
-        plan, usage = _written(plan, job, options, display)
+        cast, usage = casting.completed(plan.cast, job, folder.work, options.seed, options.max_failures, display)
+        plan = plan if cast is plan.cast else _planned(recipe, cast, plan.space, plan.prompts, plan.seed)
         total = _play(options, plan, job, folder, display)
         total.usage |= usage
         lost = total.failed / max(1, total.dialogues)
@@ -121,7 +117,7 @@ def generate(options: Options, display: Display) -> Run:
 
 def prepare(recipe: Recipe, people: int | None, seed: int, cast_file: Path | None = None) -> tuple[Plan, Script]:
     """Read what the recipe names and draw the cast (or read it); no model is needed."""
-    cast = _cast(recipe, people, seed, cast_file)
+    cast = casting.cast_of(recipe, people, seed, cast_file)
     space = preferences.load(recipe.cast.space)
     user = generators.load(recipe.dialogue.user)
     assistant = generators.load(recipe.candidates.generator)
@@ -140,129 +136,14 @@ def prepare(recipe: Recipe, people: int | None, seed: int, cast_file: Path | Non
         mistakes += one.rehearse({**variables, "traits": cast.traits(0)} if "traits" in variables else variables)
     if mistakes:
         raise RecipeError(mistakes)
-    profiles = preferences.draw(space, recipe.cast.space, cast, seed, recipe.cast.mirrored)
-    plan = Plan(recipe, cast, space, profiles, shared, seed)
+    plan = _planned(recipe, cast, space, shared, seed)
     return plan, Script(recipe, space, user, assistant, judge, seed)
 
 
-def people(pack: str, n: int, seed: int, space: str | None, model: str | None, out: Path | None) -> Cast:
-    """A cast by itself, with profiles where a space is named, completed by a writer where the pack asks for one."""
-    cast = personas.sample(personas.load(pack), n, seed, pack)
-    if writing.needed(cast.pack):
-        if model is None:
-            raise UsageError(
-                f"a model writes {_written_parts(cast.pack)} of the people of {pack}: name it with --model REF."
-            )
-        spec = models.resolve(model)
-        models.fetch(spec)
-        ledger = (out.parent / f"{out.name}.work" if out else Path(tempfile.mkdtemp())) / "ledger"
-        display = Display()
-        done = asyncio.run(_asked(spec, ledger, (), seed, display, lambda roles: writing.write(cast, roles, 32)))
-        for index, reason in done.left_out.items():
-            display.say(f"person {index} is left out: {reason}")
-        cast = done.cast
-    personas.check_rows(cast, 200)
-    if space is not None:
-        profiles = preferences.draw(preferences.load(space), space, cast, seed, mirrored=False)
-        cast = replace(cast, profiles=profiles.series())
-    return cast
-
-
-def grow(space: str, to: int, model: str, seed: int, out: Path) -> int:
-    """Have a model add preferences to a hierarchy, and write the grown space; gives how many were added."""
-    grown = preferences.load(space)
-    if grown.kind != "hierarchy":
-        raise UsageError(f"the space {space} is of the kind {grown.kind}; only a hierarchy grows.")
-    spec = models.resolve(model)
-    models.fetch(spec)
-    ledger = out.parent / f"{out.name}.work" / "ledger"
-    new = asyncio.run(_asked(spec, ledger, (), seed, Display(), lambda roles: writing.grow(grown, to, roles.calls())))
-    content = grown.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-    for dimension, subdimensions in new.items():
-        for subdimension, added in subdimensions.items():
-            content["dimensions"][dimension]["subdimensions"][subdimension] |= added
-    content["source"] += f" Grown by {spec.reference}, seed {seed}."
-    try:
-        out.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=118), encoding="utf-8")
-    except OSError as problem:
-        raise UsageError(f"{out} cannot be written: {problem.strerror or problem}.") from None
-    return sum(len(added) for subdimensions in new.values() for added in subdimensions.values())
-
-
-async def _asked(
-    spec: ModelSpec,
-    ledger: Path,
-    reuse: tuple[Path, ...],
-    seed: int,
-    display: Display,
-    work: Callable[[Roles], Awaitable[T]],
-) -> T:
-    """What comes of asking a writer, behind a ledger."""
-    with Ledger(ledger, reuse) as opened:
-        model = await models.open_model(spec)
-        return await work(Roles({"writer": (spec, model)}, opened, seed, display.replied))
-
-
-def _written_parts(pack: Pack) -> str:
-    names = [name for written in pack.written.values() for name in written]
-    return ", ".join([*names, *(["text"] if pack.portrait else [])])
-
-
-def _cast(recipe: Recipe, people: int | None, seed: int, file: Path | None) -> Cast:
-    """The people: drawn from the recipe's pack, or read from a file."""
-    if file is not None:
-        cast = personas.read_cast(file, recipe.cast.pack, people)
-    elif people is None:
-        raise UsageError("say how many people with --personas N, or name a file of people with --cast.")
-    else:
-        cast = personas.sample(personas.load(recipe.cast.pack), people, seed, recipe.cast.pack)
-    if not writing.needed(cast.pack) or file is not None:
-        personas.check_rows(cast, 200)
-    return cast
-
-
-def _roles(recipe: Recipe, cast: Cast) -> tuple[Role, ...]:
-    """The roles that a run calls: the recipe's, and the writer where the people need one."""
-    if cast.sha256 is not None or not writing.needed(cast.pack):
-        return recipe.roles
-    if "writer" not in recipe.models:
-        raise UsageError(
-            f"a model writes {_written_parts(cast.pack)} of the people of {cast.name}, and the recipe names none for "
-            "the role 'writer': give --model writer=REF."
-        )
-    return (*recipe.roles, "writer")
-
-
-def _written(plan: Plan, job: Job, options: Options, display: Display) -> tuple[Plan, dict[str, Usage]]:
-    """The plan with its people completed by the writer, where the pack asks for one."""
-    if "writer" not in job.models:
-        return plan, {}
-
-    each = len(plan.cast.pack.written) + (plan.cast.pack.portrait is not None)
-    with display.writing(len(plan.cast), each * len(plan.cast)):
-        done = asyncio.run(
-            _asked(
-                job.models["writer"],
-                job.ledger,
-                job.reuse,
-                options.seed,
-                display,
-                lambda roles: writing.write(plan.cast, roles, options.concurrency),
-            )
-        )
-    for index, reason in list(done.left_out.items())[:3]:
-        display.say(f"person {index} is left out: {reason}")
-    lost = len(done.left_out) / len(plan.cast)
-    if lost > options.max_failures or not len(done.cast):
-        number, reason = next(iter(done.left_out.items()))
-        raise TooManyFailures(
-            f"{len(done.left_out)} of {len(plan.cast)} people could not be written ({lost:.0%}; --max-failures allows "
-            f"{options.max_failures:.0%}); person {number}: {reason}. What was answered is kept; another model "
-            "(--model writer=REF) or other descriptions of the traits may help."
-        )
-    recipe = plan.recipe
-    profiles = preferences.draw(plan.space, recipe.cast.space, done.cast, plan.seed, recipe.cast.mirrored)
-    return replace(plan, cast=done.cast, profiles=profiles), done.usage
+def _planned(recipe: Recipe, cast: Cast, space: Space, shared: Sequence[Prompt], seed: int) -> Plan:
+    name = catalog.label(recipe.cast.space)
+    profiles = preferences.draw(space, name, cast, seed, recipe.cast.mirrored)
+    return Plan(recipe, cast, space, profiles, shared, seed)
 
 
 def _play(options: Options, plan: Plan, job: Job, folder: RunFolder, display: Display) -> Tally:
@@ -333,6 +214,7 @@ def _identity(recipe: Recipe, plan: Plan, script: Script, specs: dict[Role, Mode
         "recipe": digest(recipe.model_dump(mode="json", exclude={"models": True, "prompts": {"source"}})),
         "pack": digest(plan.cast.pack.content()),
         "cast": plan.cast.sha256,
+        "writers": digest(casting.writers(plan.cast)),
         "space": digest(plan.space.model_dump(mode="json")),
         "generators": digest([catalog.entry("generators", one.name).text for one in generators_used]),
         "prompts": digest([prompt.id for prompt in plan.prompts]),

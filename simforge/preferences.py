@@ -161,10 +161,14 @@ class Space(Strict):
         return [pole.wants for name in names if (pole := self.pole(profile, name))]
 
     def opposite(self, profile: Profile) -> Profile:
-        """Who wants the opposite: the other poles; another dimension; the reversed weights; preferences half-way round
-        a hierarchy's lists."""
+        """Who wants the opposite: the other poles; the dimension half-way round; the weights in reversed order;
+        preferences half-way round a hierarchy's lists (the opposite's opposite is somebody else where a list is odd).
+        """
         names = list(self.dimensions)
-        if self.kind in ("one_hot", "weights"):
+        if self.kind == "one_hot":
+            half = len(names) // 2
+            return self.profile(profile.space, profile.vector[-half:] + profile.vector[:-half])
+        if self.kind == "weights":
             from_top = sorted(range(len(names)), key=lambda place: (-profile.vector[place], place))
             vector = [0.0] * len(names)
             for place, other in zip(from_top, reversed(from_top), strict=True):
@@ -241,13 +245,14 @@ def load(reference: str) -> Space:
 def draw(space: Space, name: str, cast: Cast, seed: int, mirrored: bool) -> Profiles:
     """The profiles of a cast. Profile i depends on space, seed, i and (with tilts) the person's traits.
 
-    `mirrored`: persona 2k+1 is the opposite of persona 2k. A cast that was read with profiles of this space keeps them.
+    `name` is what the data call the space. `mirrored`: persona 2k+1 is the opposite of persona 2k. A cast that was read
+    with profiles of this space keeps them.
     Raises `UsageError` for tilts that cannot be mirrored, or over traits that the people do not have.
     """
     import numpy as np
 
     if cast.profiles is not None:
-        return _kept(space, name, cast)
+        return _kept(space, name, cast, mirrored)
     if mirrored and space.tilts is not None and space.tilts.share > 0:
         raise UsageError(
             f"the space {name} is tilted by traits, and opposite twins cannot both follow theirs: "
@@ -256,7 +261,7 @@ def draw(space: Space, name: str, cast: Cast, seed: int, mirrored: bool) -> Prof
     n = (len(cast) + 1) // 2 if mirrored else len(cast)
     latent = np.empty((n, len(space.dimensions)))
     for place, dimension in enumerate(space.dimensions):
-        stream = np.random.Generator(np.random.Philox(derived_seed(seed, "profile", f"{name}/{dimension}")))
+        stream = np.random.Generator(np.random.Philox(derived_seed(seed, "profile", dimension)))
         latent[:, place] = stream.random(n)
     points = _points(space, _tilted(space, latent, cast))
     if mirrored:
@@ -293,7 +298,7 @@ def _points(space: Space, uniform: Array) -> Array:
 
 
 def _tilted(space: Space, uniform: Array, cast: Cast) -> Array:
-    """Uniform numbers, moved by the traits on the tilted dimensions (a Gaussian copula with the traits' score)."""
+    """Uniform numbers, moved by the traits' score on the tilted dimensions; over the pack's people still uniform."""
     if space.tilts is None or space.tilts.share == 0:
         return uniform
     import numpy as np
@@ -301,7 +306,8 @@ def _tilted(space: Space, uniform: Array, cast: Cast) -> Array:
 
     from simforge.personas import sample
 
-    reference = sample(cast.pack, REFERENCE, 0).frame
+    read = cast.sha256 is not None  # then the pack's files may be elsewhere, and the people are all there are
+    reference = cast.frame if read else sample(cast.pack, REFERENCE, 0).frame
     share, names = space.tilts.share, list(space.dimensions)
     for dimension, toward in space.tilts.toward.items():
         usual, here = _score(space, dimension, toward, reference), _score(space, dimension, toward, cast.frame)
@@ -309,8 +315,14 @@ def _tilted(space: Space, uniform: Array, cast: Cast) -> Array:
             raise UsageError(f"the tilt of {dimension} moves everybody of {cast.name} alike, so it explains nothing.")
         place = names.index(dimension)
         own = special.ndtri(np.maximum(uniform[:, place], 2.0**-54))
-        latent = np.sqrt(share) * (here - usual.mean()) / usual.std() + np.sqrt(1 - share) * own
-        uniform[:, place] = special.ndtr(latent)
+        mean, spread = usual.mean(), usual.std()
+        latent = np.sqrt(share) * (here - mean) / spread + np.sqrt(1 - share) * own
+        # The score is not normal: the latent value's own distribution, a mixture over scores, makes it uniform again.
+        steps, counts = np.unique(usual, return_counts=True)
+        uniform[:, place] = sum(
+            count / len(usual) * special.ndtr((latent - np.sqrt(share) * (step - mean) / spread) / np.sqrt(1 - share))
+            for step, count in zip(steps, counts, strict=True)
+        )
     return uniform
 
 
@@ -325,10 +337,19 @@ def _score(space: Space, dimension: str, toward: dict[str, list[str]], frame: An
     first = next(iter(space.poles[dimension]))
     for pole, texts in toward.items():
         for text in texts:
+            unknown = [one for one in condition(text).meta.root_names() if one not in frame.columns]
+            if unknown:
+                said = nearest(unknown[0], frame.columns)
+                raise UsageError(f"the tilt of {dimension}: {text!r}: the people have no trait {unknown[0]!r}{said}")
             try:
                 holds = frame.select(condition(text).fill_null(False).cast(pl.Float64).alias("x"))["x"].to_numpy()
             except (pl.exceptions.PolarsError, ValueError) as problem:
                 raise UsageError(f"the tilt of {dimension}: {text!r}: {str(problem).splitlines()[0]}.") from None
+            if not 0 < holds.sum() < len(holds) and len(holds) >= REFERENCE:
+                whom = "nobody" if not holds.any() else "everybody"
+                raise UsageError(
+                    f"the tilt of {dimension}: {text!r} holds for {whom}. Is it spelt as the traits' values?"
+                )
             score += holds if pole == first else -holds
     return score
 
@@ -357,18 +378,33 @@ def _tilted_wrong(document: Document, space: Space) -> list[Mistake]:
     return mistakes
 
 
-def _kept(space: Space, name: str, cast: Cast) -> Profiles:
-    """The profiles that came with the people."""
+def _kept(space: Space, name: str, cast: Cast, mirrored: bool) -> Profiles:
+    """The profiles that came with the people; raises `SourceError` where they are not points of the space."""
     import numpy as np
 
     assert cast.profiles is not None
-    first = cast.profiles[0]
-    if list(first["names"]) != list(space.dimensions):
+    rows = cast.profiles.to_list()
+    strange = f"{cast.name}: its column `profile` does not hold profiles of the space {name!r}: "
+    for number, row in enumerate(rows):
+        if not isinstance(row, dict) or list(row.get("names") or ()) != list(space.dimensions):
+            of = row.get("space") if isinstance(row, dict) else row
+            raise SourceError(f"{strange}person {number} has one of {of!r}. Set cast.space, or leave the column out.")
+        vector, values = row.get("vector") or (), row.get("values")
+        try:
+            fits = len(vector) == len(space.dimensions) and list(space.profile(name, vector).values) == list(
+                values or ()
+            )
+        except (TypeError, ValueError, IndexError):
+            fits = False
+        if not fits:
+            raise SourceError(f"{strange}person {number} has the values {values} and the numbers {vector}.")
+    found = Profiles(space, name, np.array([row["vector"] for row in rows], dtype=np.float64))
+    pairs = range(0, len(found) - 1, 2)
+    if mirrored and not all(space.opposite(found[number]).values == found[number + 1].values for number in pairs):
         raise SourceError(
-            f"{cast.name} has profiles of the space {first['space']!r}, and the recipe uses {name!r}: "
-            f"set cast.space={first['space']}, or leave the column `profile` out."
+            f"the people of {cast.name} do not come as twins who want opposite things: set cast.mirrored=false."
         )
-    return Profiles(space, name, np.array(cast.profiles.struct.field("vector").to_list(), dtype=np.float64))
+    return found
 
 
 def _distinct(points: Array) -> list[list[float]]:

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from simforge import __version__, card, records
+from simforge import __version__, card, catalog, personas, records
 from simforge.config import Splits
 from simforge.errors import RunFolderError
 from simforge.identity import digest, file_sha256, rng
@@ -165,6 +165,7 @@ def _tables(folder: RunFolder, plan: Plan, staging: Path) -> dict[str, dict[str,
             owners = table["id" if name == "dialogues" else "dialogue_id"].to_pylist()
             writer.add(name, table, [split_by_dialogue[owner] for owner in owners])
     schema = records.personas_schema(plan.cast.pack)
+    schema = schema.with_metadata({**schema.metadata, personas.META: personas.inside(plan.cast)})
     for start in range(0, len(plan.cast), PEOPLE_AT_ONCE):
         people = [plan.persona(index) for index in range(start, min(start + PEOPLE_AT_ONCE, len(plan.cast)))]
         rows = [records.persona_row(one, plan.cast.name, plan.cast.pack.licence) for one in people]
@@ -236,13 +237,17 @@ def _manifest(
         "schema_version": records.SCHEMA_VERSION,
         "digest": folder.digest,
         "identity": folder.identity,
-        "recipe": plan.recipe.model_dump(mode="json"),
+        "recipe": _placeless(plan.recipe.model_dump(mode="json")),
         "seed": plan.seed,
         "personas": len(plan.cast),
         "cast": {"of": plan.cast.name, **asdict(plan.cast.passed)},
         "persona_licence": plan.cast.pack.licence,
         "persona_sources": plan.cast.pack.sources,
-        "space": {"name": plan.recipe.cast.space, "description": plan.space.description, "source": plan.space.source},
+        "space": {
+            "name": catalog.label(plan.recipe.cast.space),
+            "description": plan.space.description,
+            "source": plan.space.source,
+        },
         "models": {role: dict(about) for role, about in models.items()},
         "counts": counts,
         "dialogues": {"played": total.dialogues, "failed": total.failed, "turns": total.turns},
@@ -251,6 +256,18 @@ def _manifest(
         "files": files,
         "environment": _environment(),
     }
+
+
+def _placeless(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The recipe with files by their names: a dataset speaks of nobody's folders."""
+    for section, key in (
+        *(("cast", "pack"), ("cast", "space"), ("prompts", "source")),
+        *(("dialogue", "user"), ("candidates", "generator"), ("judge", "generator")),
+    ):
+        value = (recipe[section] or {}).get(key)
+        if isinstance(value, str) and catalog.is_path(value):
+            recipe[section][key] = Path(value).name
+    return recipe
 
 
 def _environment() -> dict[str, str]:

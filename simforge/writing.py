@@ -46,11 +46,6 @@ class Written:
     "By role, as for dialogues."
 
 
-def needed(pack: Pack) -> bool:
-    """Whether a pack asks for a writer."""
-    return bool(pack.written) or pack.portrait is not None
-
-
 async def write(cast: Cast, roles: Roles, concurrency: int) -> Written:
     """Have the writer complete the people; `concurrency` of them at once."""
     calls = roles.calls()
@@ -92,6 +87,9 @@ class _Form:
         for one in properties.values():
             if one["type"] == "string":
                 one["minLength"] = 1
+            elif one["type"] == "integer":
+                one.setdefault("minimum", -(2**53))
+                one.setdefault("maximum", 2**53)
         form = {"type": "object", "properties": properties, "required": names, "additionalProperties": False}
         wanted = [{"name": name, "type": one["type"], "description": one.get("description", name)} for name, one in
                   properties.items()]  # fmt: skip
@@ -109,7 +107,7 @@ class _Form:
             )
             value, mistake = _read_json(self.schema, reply.text, reply.finish)
             if not mistake:
-                return {name: one.strip() if isinstance(one, str) else one for name, one in value.items()}
+                return value
         raise CallFailed(f"after {ATTEMPTS} answers the writer's JSON still does not fit: {mistake}")
 
 
@@ -205,8 +203,15 @@ def _read_json(schema_: dict[str, Any], text: str, finish: Finish) -> tuple[dict
     if finish == Finish.length:
         return {}, "it was too long"
     try:
-        value = json.loads(text)
-    except ValueError as problem:
+        value = json.loads(text, parse_constant=_no_number)
+        canonical(value).encode()  # half of a surrogate pair is JSON, and no text
+    except (ValueError, RecursionError) as problem:
         return {}, f"it is not JSON ({problem})"
+    if isinstance(value, dict):
+        value = {name: one.strip() if isinstance(one, str) else one for name, one in value.items()}
     wrong = next(iter(Draft202012Validator(schema_).iter_errors(value)), None)
     return ({}, wrong.message) if wrong is not None else (value, "")
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is no number")

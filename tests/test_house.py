@@ -27,6 +27,7 @@ LAYERS = (
     {"dialogue", "records", "writing"},
     {"shards", "card"},
     {"executors", "versions", "display", "schemas"},
+    {"casting"},
     {"pipeline"},
     {"cli", "__main__"},
 )

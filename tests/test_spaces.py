@@ -91,6 +91,13 @@ def test_one_hot_people_care_for_one_thing(cast):
     assert np.bincount(profiles.points.argmax(axis=1)) / len(cast) == pytest.approx([0.25] * 4, abs=0.04)
 
 
+def test_every_wish_is_equally_common_among_twins(cast):
+    for name in ("ultrafeedback", "psoup", "alignx"):
+        points = preferences.draw(preferences.load(name), name, cast, 0, mirrored=True).points
+        shares = points.mean(axis=0)
+        assert shares == pytest.approx(np.full(len(shares), shares.mean()), abs=0.035), name
+
+
 def test_a_hierarchy_gives_one_described_preference_per_dimension(cast):
     space = preferences.load("multifaceted")
     profile = preferences.draw(space, "multifaceted", cast, 0, mirrored=False)[0]
@@ -106,9 +113,16 @@ def test_a_tilt_explains_the_share_of_variance_that_it_states(space_of):
     points = preferences.draw(space, "x", people, 0, mirrored=False).points
     at_university = (people.frame["education"] == "university").to_numpy()
     share = at_university.mean()
-    for here, score in ((at_university, 1 - share), (~at_university, -share)):
-        latent = np.sqrt(0.3) * score / np.sqrt(share * (1 - share))
-        assert points[here, 0].mean() == pytest.approx(NormalDist().cdf(latent / np.sqrt(0.7)), abs=0.012)
+    moved = {True: np.sqrt(0.3 * (1 - share) / share), False: -np.sqrt(0.3 * share / (1 - share))}
+
+    def above(edge: float, yes: bool) -> float:
+        return 1 - NormalDist().cdf((edge - moved[yes]) / np.sqrt(0.7))
+
+    edges = np.linspace(-1, 1, 2001)
+    median = min(edges, key=lambda edge: abs(share * above(edge, True) + (1 - share) * above(edge, False) - 0.5))
+    for here, yes in ((at_university, True), (~at_university, False)):
+        assert points[here, 0].mean() == pytest.approx(above(median, yes), abs=0.012)
+    assert points[:, 0].mean() == pytest.approx(0.5, abs=0.01)
     assert points[:, 1].mean() == pytest.approx(points[at_university, 1].mean(), abs=0.015)
 
 
@@ -117,10 +131,10 @@ def test_a_tilted_space_cannot_be_mirrored_and_needs_its_traits(space_of, cast):
     with pytest.raises(UsageError, match=r"set cast\.mirrored=false"):
         preferences.draw(tilted, "x", cast, 0, mirrored=True)
     unknown = space_of(POLES + 'tilts: {share: 0.3, toward: {length: {long: ["agge >= 60"]}}}\n')
-    with pytest.raises(UsageError, match="the tilt of length: 'agge >= 60'"):
+    with pytest.raises(UsageError, match="the tilt of length: 'agge >= 60': the people have no trait 'agge'; did you"):
         preferences.draw(unknown, "x", cast, 0, mirrored=False)
     always = space_of(POLES + 'tilts: {share: 0.3, toward: {length: {long: ["age >= 0"]}}}\n')
-    with pytest.raises(UsageError, match="moves everybody of everyday alike"):
+    with pytest.raises(UsageError, match="'age >= 0' holds for everybody"):
         preferences.draw(always, "x", cast.__class__(cast.pack, "everyday", cast.frame, cast.passed), 0, mirrored=False)
 
 

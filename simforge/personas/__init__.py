@@ -15,33 +15,40 @@ with what was got, `tables` the files that packs name.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jinja2 import TemplateError
 from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
 from simforge.errors import SourceError, UsageError, nearest
 from simforge.generators import compiled
 from simforge.identity import cycled, digest
-from simforge.personas.pack import Pack, Target, bounds, plain
-from simforge.personas.reading import NUMERIC, condition, load, schema
+from simforge.personas.pack import Pack, bounds, plain
+from simforge.personas.reading import NUMERIC, condition, load, schema, unfit
 from simforge.types import Profile
 
 if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
-__all__ = ["Cast", "Pack", "Passed", "check_rows", "load", "persona_id", "read_cast", "sample", "write_cast"]
+    from simforge.personas.drawing import Lacking
+
+__all__ = ["Cast", "Pack", "Passed", "check_rows", "inside", "load", "persona_id", "read_cast", "sample", "write_cast"]
 
 FORMATS = (".parquet", ".jsonl", ".csv")
 "How people can be written."
+LOT = 50_000
+"Candidates that are looked at to know how often the joint cells of several quotas come up."
+RAKES = 200
+"Rounds of iterative proportional fitting."
 PATIENCE = 200
 "Candidates per person after which a pack's constraints and quotas are given up as impossible (and 200,000 besides)."
-_META = "simforge.pack"
-"Key of the pack in a cast file's metadata."
+META = "simforge.pack"
+"Key of the pack in the metadata of a cast file, and of a run's personas table."
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,10 @@ class Passed:
     "Candidates that failed any condition."
     full: int = 0
     "Candidates whose cell of a quota was full."
+    unwritten: int = 0
+    "People whom the writer could not complete, and who are left out."
+    incomplete: int = 0
+    "Rows of other people's personas that lack a value of a trait, and are left out."
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +96,10 @@ class Cast:
         """The person in words."""
         if self.texts is not None:
             return str(self.texts[index])
-        return " ".join(compiled(self.pack.text).render(self.traits(index)).split())
+        try:
+            return " ".join(compiled(self.pack.text).render(self.traits(index)).split())
+        except (TemplateError, ArithmeticError, TypeError, ValueError, LookupError) as problem:
+            raise UsageError(f"{self.name}: `text` does not render for person {index}: {problem}.") from None
 
     def need(self, number: int, seed: int) -> str | None:
         """What the person of dialogue `number` of the run brings; none comes twice until all were used."""
@@ -103,7 +117,7 @@ def sample(pack: Pack, n: int, seed: int, name: str = "") -> Cast:
     from simforge.personas.drawing import BATCH, Sampler
 
     sampler = Sampler(pack, seed)
-    gate = _Gate(pack, n)
+    gate = _Gate(pack, n, seed)
     found: list[pl.DataFrame] = []
     count = 0
     while count < n:
@@ -111,10 +125,10 @@ def sample(pack: Pack, n: int, seed: int, name: str = "") -> Cast:
             raise UsageError(gate.stuck(n, count))
         rate = max(count / sampler.drawn, 0.02) if sampler.drawn else 1.0
         size = min(BATCH, max(1024, int((n - count) / rate * 1.05)))
-        people = gate.admitted(sampler.frame(sampler.batch(size)), n - count)
+        people = gate.admitted(sampler.frame(sampler.batch(size)), n - count, sampler.lacking)
         found.append(people)
         count += people.height
-    return Cast(pack, name, pl.concat(found), gate.passed)
+    return Cast(pack, name, pl.concat(found), replace(gate.passed, incomplete=sampler.incomplete))
 
 
 def persona_id(traits: dict[str, Any], profile: Profile, index: int) -> str:
@@ -139,17 +153,23 @@ def write_cast(cast: Cast, path: Path) -> None:
     frame = cast.frame
     if cast.texts is not None:
         frame = frame.with_columns(cast.texts.alias("text"))
-    if cast.profiles is not None and path.suffix != ".csv":
+    if cast.profiles is not None:
+        if path.suffix == ".csv":
+            raise UsageError(f"{path}: a .csv cannot hold profiles; write .parquet or .jsonl.")
         frame = frame.with_columns(cast.profiles.alias("profile"))
     if path.suffix == ".parquet":
-        content = json.dumps({"name": cast.name, "pack": cast.pack.content()}, ensure_ascii=False)
-        frame.write_parquet(path, metadata={_META: content})
+        frame.write_parquet(path, metadata={META: inside(cast)})
     elif path.suffix == ".jsonl":
         frame.write_ndjson(path)
     elif path.suffix == ".csv":
         frame.write_csv(path)
     else:
         raise UsageError(f"{path}: people are written as {', '.join(FORMATS)}.")
+
+
+def inside(cast: Cast) -> str:
+    """The pack and its name as JSON, so that people can be read again without its file."""
+    return json.dumps({"name": cast.name, "pack": cast.pack.content()}, ensure_ascii=False)
 
 
 def read_cast(path: Path, fallback: str, n: int | None) -> Cast:
@@ -163,15 +183,18 @@ def read_cast(path: Path, fallback: str, n: int | None) -> Cast:
 
     files = sorted(path.glob("data/personas/*.parquet")) if path.is_dir() else [path]
     if not files or not all(file.is_file() for file in files):
-        raise SourceError(
-            f"--cast {path}: there are no people; give a file of `personas sample --out`, or a run folder."
-        )
+        what = "is no finished run" if path.is_dir() else "is not there"
+        raise SourceError(f"--cast {path} {what}; give a file of `personas sample --out`, or a run folder.")
     try:
-        frame = pl.concat([pl.read_parquet(file) for file in files])
-        meta = pl.read_parquet_metadata(files[0]).get(_META)
+        frame = pl.concat([_readers()[file.suffix](file) for file in files])
+        meta = pl.read_parquet_metadata(files[0]).get(META) if files[0].suffix == ".parquet" else None
+    except KeyError:
+        raise SourceError(f"--cast {path}: people are read from {', '.join(FORMATS)}, or from a run folder.") from None
     except (OSError, pl.exceptions.PolarsError) as problem:
         raise SourceError(f"--cast {path} cannot be read: {str(problem).splitlines()[0]}.") from None
     frame = frame.sort("index") if "index" in frame.columns else frame
+    if not frame.height:
+        raise SourceError(f"--cast {path} has no people.")
     n = frame.height if n is None else n
     if n > frame.height:
         raise SourceError(f"--cast {path} has {frame.height} people, and --personas asks for {n}.")
@@ -188,7 +211,7 @@ def read_cast(path: Path, fallback: str, n: int | None) -> Cast:
         people = frame.select(pl.col(column).cast(kind) for column, kind in kinds.items())
     except pl.exceptions.PolarsError as problem:
         raise SourceError(f"--cast {path} does not fit {name}: {str(problem).splitlines()[0]}.") from None
-    return Cast(
+    cast = Cast(
         pack=pack,
         name=name,
         frame=people.head(n),
@@ -197,46 +220,77 @@ def read_cast(path: Path, fallback: str, n: int | None) -> Cast:
         profiles=frame["profile"].head(n) if "profile" in frame.columns else None,
         sha256=digest([file_sha256(file) for file in files]),
     )
+    _whole(cast, path)
+    return cast
+
+
+def _whole(cast: Cast, path: Path) -> None:
+    """Refuse people that lack a trait, or leave their pack's values."""
+    columns = {name: cast.frame[name] for name in cast.pack.traits}
+    if cast.texts is not None:
+        columns["text"] = cast.texts
+    for name, column in columns.items():
+        if column.null_count():
+            index = int(column.is_null().arg_max() or 0)
+            raise SourceError(f"--cast {path}: person {index} has no {name!r}.")
+        said = unfit(column, cast.pack.traits[name]) if name in cast.pack.traits else None
+        if said:
+            raise SourceError(f"--cast {path}: the column {name!r} {said}.")
 
 
 def _pack_inside(path: Path, meta: str) -> tuple[str, Pack]:
     try:
-        inside = json.loads(meta)
-        return inside["name"], Pack.model_validate(inside["pack"])
+        found = json.loads(meta)
+        return found["name"], Pack.model_validate(found["pack"])
     except (ValueError, KeyError, ValidationError) as problem:
         raise SourceError(
             f"--cast {path} was written by another version of SimForge ({str(problem).splitlines()[0]})."
         ) from None
 
 
+def _readers() -> dict[str, Callable[[Path], pl.DataFrame]]:
+    import polars as pl
+
+    return {
+        ".parquet": pl.read_parquet,
+        ".jsonl": lambda path: pl.read_ndjson(path, infer_schema_length=None),
+        ".csv": lambda path: pl.read_csv(path, infer_schema_length=None),
+    }
+
+
 class _Gate:
     """Lets candidates in who satisfy every condition and find room in every quota."""
 
-    def __init__(self, pack: Pack, n: int) -> None:
+    def __init__(self, pack: Pack, n: int, seed: int) -> None:
         self._conditions = {text: condition(text) for text in pack.where}
-        self._rooms = [_Room(target, pack, n) for target in pack.quotas]
+        self._room = _Room(pack, n, seed) if pack.quotas else None
         self.passed = Passed(0)
 
-    def admitted(self, frame: pl.DataFrame, most: int) -> pl.DataFrame:
-        """The first `most` candidates that may enter."""
+    def possible(self, frame: pl.DataFrame) -> tuple[np.ndarray[Any, Any], dict[str, np.ndarray[Any, Any]]]:
+        """Who satisfies every condition, and who fails each."""
         import numpy as np
-        import polars as pl
 
         fails = {
             text: ~frame.select(one.fill_null(False).alias("ok"))["ok"].to_numpy()
             for text, one in self._conditions.items()
         }
-        possible = np.ones(frame.height, dtype=bool)
+        found = np.ones(frame.height, dtype=bool)
         for failed in fails.values():
-            possible &= ~failed
-        inside = possible.copy()
-        cells = [room.cells(frame) for room in self._rooms]
-        for room, cell in zip(self._rooms, cells, strict=True):
-            inside &= room.has(cell, inside)
+            found &= ~failed
+        return found, fails
+
+    def admitted(self, frame: pl.DataFrame, most: int, lacking: Lacking) -> pl.DataFrame:
+        """The first `most` candidates that may enter."""
+        import numpy as np
+        import polars as pl
+
+        possible, fails = self.possible(frame)
+        for rows, why in lacking.reasons:
+            if possible[rows].any():
+                raise UsageError(f"{why}: add one, or exclude such people with `where`.")
+        inside = possible if self._room is None else self._room.has(frame, possible)
         places = np.flatnonzero(inside)[:most]
         seen = int(places[-1]) + 1 if len(places) == most else frame.height
-        for room, cell in zip(self._rooms, cells, strict=True):
-            room.take(cell[places])
         before = self.passed
         self.passed = Passed(
             tried=before.tried + seen,
@@ -253,50 +307,117 @@ class _Gate:
         said = f"only {found} of {wanted} people were found among {passed.tried} candidates"
         worst = sorted(passed.by_condition.items(), key=lambda item: -item[1])[:3]
         said += "".join(f"; {count} fail {text!r}" for text, count in worst if count)
-        open_cells = [text for room in self._rooms for text in room.open()]
+        open_cells = list(self._room.open()) if self._room is not None else []
         if open_cells:
             said += f"; quotas still lack {', '.join(open_cells[:5])}"
         return f"{said}. Such people are (almost) never drawn: change the draws, `where` or the quotas."
 
 
 class _Room:
-    """What is left of a quota."""
+    """What is left of the quotas.
 
-    def __init__(self, target: Target, pack: Pack, n: int) -> None:
+    Several quotas are met through their joint cells: how often each comes up is counted over a first lot of
+    candidates and raked to the quotas' shares (iterative proportional fitting, which changes the dependence between
+    the traits as little as the shares allow), then rounded to whole people so that every quota is met exactly.
+    """
+
+    def __init__(self, pack: Pack, n: int, seed: int) -> None:
         import numpy as np
 
-        self._traits = target.traits
-        self._kinds = [pack.traits[name].type for name in self._traits]
-        shares = target.cells()
-        self._keys = list(shares)
-        exact = np.array([share * n for share in shares.values()])
-        self._left = np.floor(exact).astype(np.int64)
-        rest = np.argsort(-(exact - self._left), kind="stable")[: n - int(self._left.sum())]
-        self._left[rest] += 1
+        from simforge.personas.drawing import Sampler
 
-    def cells(self, frame: pl.DataFrame) -> np.ndarray[Any, Any]:
-        """The number of each candidate's cell; one more than the last for candidates in none."""
-        return cell_numbers(frame, self._traits, self._kinds, self._keys)
+        self._pack = pack
+        self._keys = [list(target.cells()) for target in pack.quotas]
+        sampler = Sampler(pack, seed)
+        frame = sampler.frame(sampler.batch(max(LOT, min(n, 4 * LOT))))
+        possible, _ = _Gate(pack.model_copy(update={"targets": []}), n, seed).possible(frame)
+        cells = self._cells(frame)[possible]
+        cells = cells[(cells < [len(keys) for keys in self._keys]).all(axis=1)]
+        self._joint, counts = np.unique(cells, axis=0, return_counts=True)
+        self._left = self._rounded(n, counts)
 
-    def has(self, cell: np.ndarray[Any, Any], waiting: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Whether each waiting candidate finds room, first come first served."""
+    def has(self, frame: pl.DataFrame, waiting: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Which waiting candidates find room, first come first served; their room is taken."""
         import numpy as np
 
-        fits = np.zeros(len(cell), dtype=bool)
-        for number, left in enumerate(self._left):
-            fits[np.flatnonzero(waiting & (cell == number))[:left]] = True
-        return fits
-
-    def take(self, cell: np.ndarray[Any, Any]) -> None:
-        import numpy as np
-
-        self._left -= np.bincount(cell, minlength=len(self._keys))[: len(self._keys)]
+        cells = self._cells(frame)
+        inside = np.zeros(frame.height, dtype=bool)
+        for number in np.flatnonzero(self._left):
+            here = np.flatnonzero(waiting & (cells == self._joint[number]).all(axis=1))[: self._left[number]]
+            inside[here] = True
+            self._left[number] -= len(here)
+        return inside
 
     def open(self) -> Iterator[str]:
-        for key, left in zip(self._keys, self._left, strict=True):
+        for number, left in enumerate(self._left):
             if left:
-                named = ", ".join(f"{name} = {value}" for name, value in zip(self._traits, key, strict=True))
-                yield f"{left} of {named}"
+                yield f"{left} of {self._named(number)}"
+
+    def _named(self, number: int) -> str:
+        pairs = zip(self._pack.quotas, self._keys, self._joint[number], strict=True)
+        parts = {
+            name: value for target, keys, cell in pairs for name, value in zip(target.traits, keys[cell], strict=True)
+        }
+        return ", ".join(f"{name} = {value}" for name, value in parts.items())
+
+    def _cells(self, frame: pl.DataFrame) -> np.ndarray[Any, Any]:
+        """The cell of each candidate in each quota, as columns; one more than the last for candidates in none."""
+        import numpy as np
+
+        kinds = {name: trait.type for name, trait in self._pack.traits.items()}
+        columns = [
+            cell_numbers(frame, target.traits, [kinds[name] for name in target.traits], keys)
+            for target, keys in zip(self._pack.quotas, self._keys, strict=True)
+        ]
+        return np.stack(columns, axis=1)
+
+    def _rounded(self, n: int, counts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Whole people per joint cell, near the raked shares and exactly as many as each quota asks for."""
+        import numpy as np
+        from scipy import optimize, sparse
+
+        wanted = [_apportioned(target.cells(), n) for target in self._pack.quotas]
+        people = counts / max(1, counts.sum()) * n
+        for _ in range(RAKES):
+            for place, asked in enumerate(wanted):
+                got = np.bincount(self._joint[:, place], people, minlength=len(asked))
+                people = people * np.divide(asked, got, out=np.zeros(len(asked)), where=got > 0)[self._joint[:, place]]
+        rows = np.concatenate([self._joint[:, place] + sum(map(len, wanted[:place])) for place in range(len(wanted))])
+        columns = np.tile(np.arange(len(people)), len(wanted))
+        shape = (sum(map(len, wanted)), len(people))
+        table = sparse.csr_array((np.ones(len(rows)), (rows, columns)), shape=shape)
+        exact = optimize.LinearConstraint(table, np.concatenate(wanted), np.concatenate(wanted))
+        low = np.floor(people + 1e-9)
+        for slack in (0, 1, 8, 64, n) if len(people) else ():
+            bounds_ = optimize.Bounds(np.maximum(low - slack, 0), np.ceil(people - 1e-9) + slack)
+            found = optimize.milp(low - people, integrality=np.ones(len(people)), bounds=bounds_, constraints=exact)
+            if found.success:
+                return np.asarray(np.rint(found.x), dtype=np.int64)
+        raise UsageError(self._contradiction(wanted))
+
+    def _contradiction(self, wanted: list[np.ndarray[Any, Any]]) -> str:
+        """Which cell nobody falls into, or that the quotas do not go together."""
+        import numpy as np
+
+        for place, (target, keys, asked) in enumerate(zip(self._pack.quotas, self._keys, wanted, strict=True)):
+            got = np.bincount(self._joint[:, place], minlength=len(keys)) if len(self._joint) else np.zeros(len(keys))
+            for number in np.flatnonzero((asked > 0) & (got == 0)):
+                named = ", ".join(f"{name} = {value}" for name, value in zip(target.traits, keys[number], strict=True))
+                return f"a quota asks for {int(asked[number])} people with {named}, who are (almost) never drawn."
+        return (
+            "the quotas cannot all be met at once by the people that the pack draws: change their shares, or the draws."
+        )
+
+
+def _apportioned(shares: dict[tuple[str, ...], float], n: int) -> np.ndarray[Any, Any]:
+    """`n` people by shares, to whole ones by largest remainder."""
+    import numpy as np
+
+    exact = np.array([share * n for share in shares.values()])
+    found = np.floor(exact + 1e-9).astype(np.int64)
+    rest = np.argsort(-(exact - found), kind="stable")[: n - int(found.sum())]
+    found[rest] += 1
+    return found
 
 
 def cell_numbers(

@@ -17,6 +17,7 @@ import importlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 BATCH = 1 << 17
 "Most candidates that are drawn at once."
+GROUP, VALUE, WEIGHT = " group", " value", " weight"
+"Columns beside traits, which cannot have such names."
 POOL = 2_000
 "Words drawn from a Faker provider that has no list of its own."
 
@@ -97,6 +100,17 @@ class Flat:
         return found
 
 
+class Lacking:
+    """The candidates of a batch for whom something cannot be drawn, and why: a mistake unless they are passed over."""
+
+    def __init__(self) -> None:
+        self.reasons: list[tuple[Array, str]] = []
+
+    def note(self, here: Array, rows: Array | None, why: str) -> None:
+        """`here` marks them among `rows` (among all, where `None`)."""
+        self.reasons.append((np.flatnonzero(here) if rows is None else rows[here], why))
+
+
 @dataclass(frozen=True)
 class Words:
     """A choice among values, by weight."""
@@ -147,10 +161,7 @@ class Born:
     def fill(self, uniform: Array, rows: Array | None, columns: Columns) -> Array:
         ages = columns[self.age].of(rows).astype(np.int64)
         on = np.datetime64(self.on, "D")
-        months = np.datetime64(self.on, "M")
-        within = on - months.astype("datetime64[D]")
-        latest = (months - ages * 12).astype("datetime64[D]") + within  # 29 February becomes 1 March
-        earliest = (months - (ages + 1) * 12).astype("datetime64[D]") + within + np.timedelta64(1, "D")
+        latest, earliest = _years_before(on, ages), _years_before(on, ages + 1) + np.timedelta64(1, "D")
         span = (latest - earliest).astype(np.int64) + 1
         days = earliest + np.floor(uniform * span).astype(np.int64)
         found, place = np.unique(days, return_inverse=True)
@@ -158,25 +169,35 @@ class Born:
         return codes
 
 
+def _years_before(day: np.datetime64, years: Array) -> Array:
+    """The same day so many years before; 28 February for 29 February in other years."""
+    month = day.astype("datetime64[M]")
+    within = day - month.astype("datetime64[D]")
+    then = month - years * 12
+    last = (then + 1).astype("datetime64[D]") - np.timedelta64(1, "D")
+    return np.asarray(np.minimum(then.astype("datetime64[D]") + within, last))
+
+
 @dataclass(frozen=True)
 class Pieces:
     """A text over other traits."""
 
     template: str
+    names: list[str]
+    "The traits that it uses."
     vocabulary: Vocabulary
 
     def fill(self, uniform: Array, rows: Array | None, columns: Columns) -> Array:
         import polars as pl
 
-        names = sorted(jinja2.meta.find_undeclared_variables(jinja2.Environment().parse(self.template)))
-        frame = pl.DataFrame([_series(name, columns[name]) for name in names] or {"": np.zeros(len(uniform))})
+        frame = pl.DataFrame([_series(name, columns[name]) for name in self.names])
         frame = frame if rows is None else frame[rows]
         parts = _plain_parts(self.template, frame)
         if parts is not None:
             texts = frame.select(pl.concat_str(parts).alias("text"))["text"]
         else:
             template, distinct = compiled(self.template), frame.unique(maintain_order=True)
-            said = pl.Series("text", [template.render(row) for row in distinct.iter_rows(named=True)])
+            said = pl.Series("text", [_rendered(template, row) for row in distinct.iter_rows(named=True)])
             texts = frame.join(distinct.with_columns(said), on=frame.columns, nulls_equal=True, maintain_order="left")[
                 "text"
             ]
@@ -191,25 +212,26 @@ class Rows:
     """A column of a table, from the rows whose keys equal traits."""
 
     groups: pl.DataFrame
-    "Key columns (named as traits) and `group`."
+    "Key columns (named as traits) and the number of their group."
     children: list[Words]
     "The choice of each group."
     flat: Flat
     about: str
+    lacking: Lacking
 
     def route(self, columns: Columns, rows: Array | None) -> Array:
         """The group of each row."""
         import polars as pl
 
-        keys = [name for name in self.groups.columns if name != "group"]
+        keys = [name for name in self.groups.columns if name != GROUP]
         frame = pl.DataFrame([_series(name, columns[name]).cast(pl.String) for name in keys])
         frame = frame if rows is None else frame[rows]
-        found = frame.join(self.groups, on=keys, how="left", maintain_order="left")["group"]
+        found = frame.join(self.groups, on=keys, how="left", maintain_order="left")[GROUP]
         if found.null_count():
             lacking = frame.filter(found.is_null()).row(0, named=True)
             said = ", ".join(f"{name} = {value!r}" for name, value in lacking.items())
-            raise UsageError(f"{self.about} has no row for {said}: add one, or exclude such people with `where`.")
-        return found.to_numpy()
+            self.lacking.note(found.is_null().to_numpy(), rows, f"{self.about} has no row for {said}")
+        return found.fill_null(0).to_numpy()
 
     def fill(self, uniform: Array, rows: Array | None, columns: Columns) -> Array:
         return self.flat.draw(self.route(columns, rows), uniform)
@@ -226,9 +248,22 @@ class Branch:
     "The child of each row."
     flat: Flat | None
     "All children together, where each is a choice among values."
+    lacking: Lacking
+
+    def child(self, columns: Columns, rows: Array | None) -> Array:
+        """The number of the child of each row."""
+        column = columns[self.given]
+        found = self.route(column, rows)
+        outside = found >= len(self.children)
+        if outside.any():
+            value = column.of(rows)[int(outside.argmax())]
+            shown = column.vocabulary.words[value] if column.vocabulary is not None else value
+            self.lacking.note(outside, rows, f"nothing says how to draw for {self.given} = {shown!r}")
+            found = np.where(outside, 0, found)
+        return found
 
     def fill(self, uniform: Array, rows: Array | None, columns: Columns) -> Array:
-        child = self.route(columns[self.given], rows)
+        child = self.child(columns, rows)
         if self.flat is not None:
             return self.flat.draw(child, uniform)
         by_child = np.argsort(child, kind="stable")
@@ -255,6 +290,10 @@ class Sampler:
         self.nodes: dict[str, Node] = {}
         self.drawn = 0
         "Candidates so far."
+        self.incomplete = 0
+        "Rows of other people's personas that lack a value, and are left out."
+        self.lacking = Lacking()
+        "Who of the last batch could not be drawn whole."
         self._order = [name for name in order(pack) if pack.drawn[name].writer is None]
         self._people = self._read_people()
         for name in self._order:
@@ -266,6 +305,7 @@ class Sampler:
 
     def batch(self, size: int) -> Columns:
         """The next `size` candidates: every trait that is not written by a model."""
+        self.lacking.reasons.clear()
         uniform = {name: stream.random(size) for name, stream in self._streams.items()}
         for names, mixing in self._mixing:
             normal = special.ndtri(np.maximum([uniform[name] for name in names], 2.0**-54))
@@ -298,7 +338,9 @@ class Sampler:
             return Drawn(data, self.vocabularies[name])
         if kind == "boolean" or data.dtype.kind == "b":
             return Drawn(data.astype(bool))
-        return Drawn(np.floor(data).astype(np.int64) if kind == "integer" else data.astype(np.float64))
+        if kind == "integer":
+            return Drawn(np.floor(np.clip(data, -(2.0**62), 2.0**62)).astype(np.int64))
+        return Drawn(data.astype(np.float64))
 
     def _node(self, trait: Trait, draw: Draw, vocabulary: Vocabulary) -> Node:
         """A draw, made ready."""
@@ -319,7 +361,10 @@ class Sampler:
             days = [str(draw.date.first + datetime.timedelta(days=number)) for number in range(span)]
             return self._words(trait, days, [1.0] * span, vocabulary)
         if draw.template is not None:
-            return Pieces(draw.template, vocabulary)
+            names = sorted(jinja2.meta.find_undeclared_variables(jinja2.Environment().parse(draw.template)))
+            if not names:
+                return self._words(trait, [compiled(draw.template).render()], [1.0], vocabulary)
+            return Pieces(draw.template, names, vocabulary)
         if draw.column is not None:
             return self._rows(trait, draw.column, vocabulary)
         return numbers(draw)
@@ -329,7 +374,7 @@ class Sampler:
     ) -> Words:
         shares = np.array(weights, dtype=np.float64) / sum(weights)
         if trait is not None and trait.type == "boolean":
-            codes = np.array([value == "true" for value in values])
+            codes = np.array([value.lower() in ("true", "1") for value in values])
         elif trait is not None and trait.type in NUMERIC:
             codes = np.array([float(value) for value in values])
         else:
@@ -349,7 +394,7 @@ class Sampler:
         keys = labels[:-1] if default else labels
         kind = self.pack.traits[given].type
         route = _by_range(keys, kind == "integer") if kind in NUMERIC else _by_word(keys)
-        return Branch(given, labels, children, route, flat)
+        return Branch(given, labels, children, route, flat, self.lacking)
 
     def _faker(self, faker: Faker, vocabulary: Vocabulary) -> Node:
         """A locale's words; chosen by the trait `by`, and first names also by sex."""
@@ -385,25 +430,25 @@ class Sampler:
         wanted = dict.fromkeys([column.name, *column.key, *([column.weight] if column.weight else [])])
         frame = tables.read(column, tuple(wanted)).drop_nulls()
         weight = pl.col(column.weight).cast(pl.Float64) if column.weight else pl.lit(1.0)
-        value = pl.col(column.name).cast(pl.String).alias("value")
+        value = pl.col(column.name).cast(pl.String).alias(VALUE)
         keys = [pl.col(name).cast(pl.String).alias(used) for name, used in column.key.items()]
         grouped = (
-            frame.select(*keys, value, weight.alias("weight"))
-            .group_by([*column.key.values(), "value"], maintain_order=True)
-            .agg(pl.col("weight").sum())
-            .filter(pl.col("weight") > 0)
+            frame.select(*keys, value, weight.alias(WEIGHT))
+            .group_by([*column.key.values(), VALUE], maintain_order=True)
+            .agg(pl.col(WEIGHT).sum())
+            .filter(pl.col(WEIGHT) > 0)
         )
         about = f"the column {column.name!r} of {column.hf or column.file.rpartition('/')[2]}"
         if not column.key:
             long = about if grouped.height > MANY else ""
-            return self._words(trait, grouped["value"].to_list(), grouped["weight"].to_list(), vocabulary, long)
-        by_key = grouped.group_by(list(column.key.values()), maintain_order=True).agg("value", "weight")
+            return self._words(trait, grouped[VALUE].to_list(), grouped[WEIGHT].to_list(), vocabulary, long)
+        by_key = grouped.group_by(list(column.key.values()), maintain_order=True).agg(VALUE, WEIGHT)
         choices = [
             self._words(trait, values, weights, vocabulary)
-            for values, weights in zip(by_key["value"].to_list(), by_key["weight"].to_list(), strict=True)
+            for values, weights in zip(by_key[VALUE].to_list(), by_key[WEIGHT].to_list(), strict=True)
         ]
-        groups = by_key.select(*column.key.values()).with_row_index("group")
-        return Rows(groups, choices, Flat(choices), about)
+        groups = by_key.select(*column.key.values()).with_row_index(GROUP)
+        return Rows(groups, choices, Flat(choices), about, self.lacking)
 
     def _read_people(self) -> pl.DataFrame | None:
         """The columns of other people's personas, as codes or numbers."""
@@ -421,6 +466,7 @@ class Sampler:
         except pl.exceptions.PolarsError as problem:
             raise UsageError(f"the people's file does not fit the traits: {str(problem).splitlines()[0]}.") from None
         whole = frame.drop_nulls()
+        self.incomplete = frame.height - whole.height
         if not whole.height:
             raise UsageError("the people's file has no row in which every named column has a value.")
         return whole
@@ -478,6 +524,9 @@ def _truncated(
     mean: float, sd: float, low: float | None, high: float | None, to: Callable[..., Array], of: Callable[..., Array]
 ) -> Numbers:
     """A normal distribution between two bounds, seen through `to` (and back through `of`)."""
+    if low is not None and low > mean:  # in the upper tail shares near 1 have no digits left: mirror
+        mirrored = _truncated(-mean, sd, None if high is None else -high, -low, np.asarray, np.asarray)
+        return Numbers(lambda u: to(-mirrored.quantile(1 - u)), lambda x: 1 - mirrored.below(-of(x)))
     least = 0.0 if low is None else float(special.ndtr((low - mean) / sd))
     most = 1.0 if high is None else float(special.ndtr((high - mean) / sd))
 
@@ -507,13 +556,20 @@ def faker_words(locale: str, provider: str, sex: str, only_look: bool = False) -
     if provider in ("first_name", "last_name"):
         return _listed(names, provider, sex)
     from faker import Faker as RealFaker
+    from faker.exceptions import BaseFakerException
+    from faker.providers.date_time import Provider as Clock
 
+    if hasattr(Clock, provider):  # depends on the day it is asked
+        return None
     real = RealFaker(locale)
     real.seed_instance(0)
     try:
-        pool = Counter(str(getattr(real, provider)()) for _ in range(1 if only_look else POOL))
-    except (AttributeError, TypeError):
+        words = [getattr(real, provider)() for _ in range(1 if only_look else POOL)]
+    except (AttributeError, TypeError, BaseFakerException):
         return None
+    if not all(isinstance(word, str | int | float | Decimal) for word in words):
+        return None  # a set or an object has no text that is the same in every process
+    pool = Counter(map(str, words))
     return list(pool), [float(weight) for weight in pool.values()]
 
 
@@ -541,6 +597,13 @@ def _own_list(names: Any, attribute: str) -> dict[str, float]:
     return {word: float(found[word]) for word in found} if isinstance(found, dict) else dict.fromkeys(found, 1.0)
 
 
+def _rendered(template: jinja2.Template, row: dict[str, Any]) -> str:
+    try:
+        return template.render(row)
+    except (jinja2.TemplateError, ArithmeticError, TypeError, ValueError, LookupError) as problem:
+        raise UsageError(f"a template does not render for {row}: {problem}.") from None
+
+
 def _by_word(keys: list[str]) -> Callable[[Drawn, Array | None], Array]:
     """Routes a word to the number of its key; other words to the number after the last."""
     numbers_ = {key: number for number, key in enumerate(keys)}
@@ -564,7 +627,7 @@ def _by_range(keys: list[str], whole: bool) -> Callable[[Drawn, Array | None], A
     def route(column: Drawn, rows: Array | None) -> Array:
         values = column.of(rows)
         place = np.searchsorted(lows, values, side="right") - 1
-        inside = (place >= 0) & (values < highs[place])
+        inside = (place >= 0) & ((values < highs[place]) | (not whole and values == highs[-1]))
         return np.where(inside, which[place], len(keys))
 
     return route

@@ -19,16 +19,17 @@ from simforge.documents import Strict
 RESERVED = ("id", "index", "text", "profile", "source", "licence")
 "Columns of the personas table that are not traits."
 
-Positive = Annotated[float, Field(gt=0)]
-Weight = Annotated[float, Field(ge=0)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[Number, Field(gt=0)]
+Weight = Annotated[Number, Field(ge=0)]
 Scalar = str | int | float | bool
 
 
 class Interval(Strict):
     """A number, uniform between two bounds."""
 
-    low: float
-    high: float
+    low: Number
+    high: Number
 
     @model_validator(mode="after")
     def _ascending(self) -> Interval:
@@ -39,10 +40,10 @@ class Interval(Strict):
 class Normal(Strict):
     """A normally distributed number; with bounds, truncated there."""
 
-    mean: float
+    mean: Number
     sd: Positive
-    low: float | None = None
-    high: float | None = None
+    low: Number | None = None
+    high: Number | None = None
 
     @model_validator(mode="after")
     def _ascending(self) -> Normal:
@@ -70,8 +71,8 @@ class Beta(Strict):
 
     a: Positive
     b: Positive
-    low: float = 0.0
-    high: float = 1.0
+    low: Number = 0.0
+    high: Number = 1.0
 
     @model_validator(mode="after")
     def _ascending(self) -> Beta:
@@ -82,7 +83,7 @@ class Beta(Strict):
 class Histogram(Strict):
     """A number, uniform within bins."""
 
-    edges: Annotated[list[float], Field(min_length=2)]
+    edges: Annotated[list[Number], Field(min_length=2)]
     "Bin edges, ascending, one more than weights."
     weights: Annotated[list[Weight], Field(min_length=1)]
     "Share of each bin; they sum to 1."
@@ -186,7 +187,7 @@ class Draw(Strict):
     "A generator with the role `writer`: a model writes the trait when the others are drawn."
     given: str | list[str] | None = None
     "Another trait: `table` says how this one is drawn for each of its values. A list of traits with `csv`."
-    table: dict[str, Draw] | None = None
+    table: Annotated[dict[str, Draw], Field(min_length=1)] | None = None
     "Values of a numeric trait are ranges: `18-24` (whole numbers: both ends included), `65+`."
     csv: str | None = None
     """In place of `table`: a file with a column for each trait of `given`, and `value` and `weight`. Weights need not
@@ -240,8 +241,8 @@ class Trait(Strict):
     type: Literal["string", "integer", "number", "boolean"]
     description: str = ""
     "What it means; documents the column."
-    minimum: float | None = None
-    maximum: float | None = None
+    minimum: Number | None = None
+    maximum: Number | None = None
     pattern: str | None = None
     "A regular expression that its texts match (JSON Schema's `pattern`)."
     sensitive: bool = False
@@ -255,6 +256,8 @@ class Trait(Strict):
     def _has_a_way(self) -> Trait:
         if (self.draw is None) == (self.source is None):
             raise ValueError("needs either `draw` or `from`")
+        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
+            raise ValueError(f"`minimum` ({self.minimum:g}) is above `maximum` ({self.maximum:g})")
         if self.pattern is not None:
             try:
                 re.compile(self.pattern)

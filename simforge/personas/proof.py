@@ -20,7 +20,7 @@ from scipy import special
 
 from simforge.identity import derived_seed
 from simforge.personas import Passed, cell_numbers, sample
-from simforge.personas.drawing import Branch, Chance, Columns, Node, Numbers, Rows, Sampler, Words
+from simforge.personas.drawing import Branch, Chance, Columns, Drawn, Lacking, Node, Numbers, Rows, Sampler, Words
 from simforge.personas.pack import Pack, Target
 from simforge.personas.reading import NUMERIC, uses
 
@@ -33,6 +33,10 @@ REPEATS = 200
 "Tables drawn to know what noise alone gives."
 DEVIATIONS = 6.0
 "Standard deviations above the noise's mean from which a gap is a failure."
+BLURS = 4
+"Lots of normal numbers that are rounded to know what rounding does to a correlation."
+FEW = 4
+"People by whom any table may differ: rare values come up or not."
 BINS = 10
 
 
@@ -42,12 +46,12 @@ class Comparison:
 
     of: str
     kind: str
-    "`draw`, `target`, `quota` or `correlation`."
+    "`draw`, `target`, `quota`, `correlation`, or `independence` (the most dependent pair that nothing connects)."
     values: list[str]
     asked: list[float]
     got: list[float]
     gap: float
-    "Total variation in 0..1; for a correlation the absolute difference."
+    "Total variation in 0..1; for a correlation the absolute difference; for independence Cramer's V."
     js_bits: float | None
     v_asked: float | None
     "Cramer's V of a table of several traits; as got, corrected for the bias of sparse tables (Bergsma 2013)."
@@ -74,8 +78,6 @@ class Proof:
     "Traits without a table of shares, and why."
     independent: list[tuple[str, str]]
     "Pairs that nothing in the pack connects."
-    largest_v: tuple[float, str, str] | None
-    "The largest Cramer's V among those, with its pair; should be near 0."
 
     @property
     def holds(self) -> bool:
@@ -84,8 +86,10 @@ class Proof:
 
 def prove(pack: Pack, n: int, seed: int) -> Proof:
     """Draw `n` people and compare."""
+    cast = sample(pack, n, seed)
     sampler = Sampler(pack, seed)
     columns = sampler.batch(n)
+    columns, n = _whole(columns, n, sampler.lacking)
     noise = np.random.Generator(np.random.Philox(derived_seed(seed, "proof")))
     comparisons, uncompared = [], {}
     for name, node in sampler.nodes.items():
@@ -101,10 +105,20 @@ def prove(pack: Pack, n: int, seed: int) -> Proof:
         elif trait.draw is not None and trait.draw.writer is not None:
             uncompared[name] = "written by a model"
     comparisons += _correlations(pack, sampler, columns, n)
-    cast = sample(pack, n, seed)
     comparisons += [_target(target, pack, cast.frame, noise) for target in pack.targets]
     independent = list(_independent(pack))
-    return Proof(n, seed, cast.passed, comparisons, uncompared, independent, _largest(pack, cast.frame, independent))
+    largest = _largest(pack, cast.frame, independent)
+    if largest is not None:
+        comparisons.append(largest)
+    return Proof(len(cast), seed, cast.passed, comparisons, uncompared, independent)
+
+
+def _whole(columns: Columns, n: int, lacking: Lacking) -> tuple[Columns, int]:
+    """The candidates for whom everything could be drawn."""
+    kept = np.ones(n, dtype=bool)
+    for rows, _ in lacking.reasons:
+        kept[rows] = False
+    return {name: Drawn(one.data[kept], one.vocabulary) for name, one in columns.items()}, int(kept.sum())
 
 
 SHOWN = 12
@@ -115,9 +129,14 @@ def told(found: Proof, name: str) -> str:
     """The proof as a text for people."""
     passed = found.passed
     lines = [f"{name}: {found.n} people, seed {found.seed}"]
-    if passed.tried > found.n:
-        lines.append(f"{passed.tried - found.n} of {passed.tried} candidates were passed over:")
-        lines += [f"  {count} fail {text!r}" for text, count in passed.by_condition.items()]
+    if passed.incomplete:
+        lines.append(f"{passed.incomplete} rows of the people's file lack a value and are left out")
+    if passed.by_condition or passed.full:
+        lines.append(f"{passed.impossible + passed.full} of {passed.tried} candidates were passed over:")
+        lines += [
+            f"  {count} fail {text!r}" + ("" if count else " (nobody: is it spelt as the traits' values?)")
+            for text, count in passed.by_condition.items()
+        ]
         lines += [f"  {passed.full} found their quota full"] if passed.full else []
     if any(one.kind == "quota" for one in found.comparisons):
         lines.append("has quotas: who person i is depends on the number of people")
@@ -127,9 +146,6 @@ def told(found: Proof, name: str) -> str:
         lines += ["", "without a table of shares:", *(f"  {name}: {why}" for name, why in found.uncompared.items())]
     lines += ["", "assumed independent (nothing in the pack connects them):"]
     lines += [f"  {' and '.join(sides)}" for sides in _grouped(found.independent)] or ["  no pair"]
-    if found.largest_v is not None:
-        v, first, second = found.largest_v
-        lines.append(f"  largest Cramer's V among them: {v:.4f} ({first}, {second})")
     failed = [one.of for one in found.comparisons if not one.holds]
     lines += ["", f"NOT AS ASKED: {', '.join(failed)}" if failed else "all as asked, within noise"]
     return "\n".join(lines)
@@ -157,7 +173,7 @@ def _grouped(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 def _told(one: Comparison) -> list[str]:
     head = f"{one.of} ({one.kind})"
-    gap = "difference" if one.kind == "correlation" else "total variation"
+    gap = {"correlation": "difference", "independence": "Cramer's V"}.get(one.kind, "total variation")
     said = f"{gap} {one.gap:.4f}; noise alone {one.noise:.4f}, at most {one.limit:.4f}"
     said += f"; Jensen-Shannon {one.js_bits:.6f} bits" if one.js_bits is not None else ""
     if one.v_asked is not None and one.v_got is not None:
@@ -176,7 +192,7 @@ def _leaves(node: Node, columns: Columns, rows: Array) -> tuple[Array, list[Node
         return node.route(columns, rows).astype(np.int64), list(node.children)
     if not isinstance(node, Branch):
         return np.zeros(len(rows), dtype=np.int64), [node]
-    child = node.route(columns[node.given], rows)
+    child = node.child(columns, rows)
     found = np.empty(len(rows), dtype=np.int64)
     leaves: list[Node] = []
     for number, one in enumerate(node.children):
@@ -260,7 +276,7 @@ def _compared(of: str, kind: str, values: list[str], counts: Array, shares: Arra
         v_asked=_v(expected) if several else None,
         v_got=_v(counts, corrected=True) if several else None,
         noise=float(np.mean(drawn)),
-        limit=float(np.mean(drawn) + DEVIATIONS * np.std(drawn)) + 1e-9,
+        limit=max(float(np.mean(drawn) + DEVIATIONS * np.std(drawn)), FEW / n) + 1e-9,
     )
 
 
@@ -297,36 +313,64 @@ def _crossed(keys: list[tuple[str, ...]], counts: Array) -> Array:
 
 
 def _correlations(pack: Pack, sampler: Sampler, columns: Columns, n: int) -> Iterator[Comparison]:
-    """The copula's correlations, measured on normal scores (each value seen back through its own distribution)."""
+    """The copula's correlations, on normal scores (each value seen back through its own distribution).
+
+    Whole numbers blur a correlation, so what was got is compared with what the same blur leaves of normal numbers with
+    the asked correlations.
+    """
     for group in pack.correlated:
-        scores = []
+        margins = []
         for name in group.traits:
             leaf, leaves = _leaves(sampler.nodes[name], columns, np.arange(n))
-            data, below = columns[name].data, np.empty(n)
-            for number, one in enumerate(leaves):
-                here = leaf == number
-                if isinstance(one, Numbers):
-                    low = one.below(data[here])
-                    high = one.below(data[here] + 1) if pack.traits[name].type == "integer" else low
-                    below[here] = (low + high) / 2
-            scores.append(special.ndtri(np.clip(below, 1e-12, 1 - 1e-12)))
-        got = np.corrcoef(scores)
+            found = [one for one in leaves if isinstance(one, Numbers)]
+            margins.append((leaf, found, pack.traits[name].type == "integer"))
+        data = [columns[name].data for name in group.traits]
+        got = np.corrcoef([_scores(one, *margin) for one, margin in zip(data, margins, strict=True)])
+        blurred = _blurred(np.array(group.matrix()), margins)
         for first, second in combinations(range(len(group.traits)), 2):
             asked = group.matrix()[first][second]
-            deviation = (1 - asked**2) / np.sqrt(n)
+            deviation = np.sqrt(1 + 1 / BLURS) * (1 - asked**2) / np.sqrt(n)
             yield Comparison(
                 of=f"{group.traits[first]} ~ {group.traits[second]}",
                 kind="correlation",
                 values=["correlation"],
                 asked=[asked],
                 got=[float(got[first, second])],
-                gap=float(abs(got[first, second] - asked)),
+                gap=float(abs(got[first, second] - blurred[first, second])),
                 js_bits=None,
                 v_asked=None,
                 v_got=None,
                 noise=float(deviation * np.sqrt(2 / np.pi)),
-                limit=float(DEVIATIONS * deviation) + 0.005,  # whole numbers blur a correlation a little
+                limit=float(DEVIATIONS * deviation),
             )
+
+
+def _scores(data: Array, leaf: Array, leaves: list[Numbers], whole: bool) -> Array:
+    """Normal scores of numbers, each within the draw that it came from; a whole number by the middle of its step."""
+    below = np.empty(len(data))
+    for number, one in enumerate(leaves):
+        here = leaf == number
+        low = one.below(data[here])
+        below[here] = (low + one.below(data[here] + 1)) / 2 if whole else low
+    return np.asarray(special.ndtri(np.clip(below, 1e-12, 1 - 1e-12)))
+
+
+def _blurred(matrix: Array, margins: list[tuple[Array, list[Numbers], bool]]) -> Array:
+    """The correlations that normal numbers with these correlations have after the same rounding."""
+    source = np.random.Generator(np.random.Philox(0))
+    found = []
+    for _ in range(BLURS):
+        normal = source.standard_normal((len(margins[0][0]), len(margins))) @ np.linalg.cholesky(matrix).T
+        scores = []
+        for place, (leaf, leaves, whole) in enumerate(margins):
+            uniform, which = special.ndtr(normal[:, place]), source.permutation(leaf)
+            data = np.empty(len(which))
+            for number, one in enumerate(leaves):
+                here = which == number
+                data[here] = one.quantile(np.clip(uniform[here], 2.0**-54, 1 - 2.0**-53))
+            scores.append(_scores(np.floor(data) if whole else data, which, leaves, whole))
+        found.append(np.corrcoef(scores))
+    return np.asarray(np.mean(found, axis=0))
 
 
 def _independent(pack: Pack) -> Iterator[tuple[str, str]]:
@@ -334,7 +378,7 @@ def _independent(pack: Pack) -> Iterator[tuple[str, str]]:
     from simforge.personas.reading import condition
 
     parents = {name: uses(draw) for name, draw in pack.drawn.items()}
-    ties = [*(set(group.traits) for group in pack.correlated), *(set(target.traits) for target in pack.quotas)]
+    ties = [*(set(group.traits) for group in pack.correlated), {n for target in pack.quotas for n in target.traits}]
     ties += [set(condition(text).meta.root_names()) for text in pack.where]
     if pack.people is not None:
         ties.append({name for name, trait in pack.traits.items() if trait.source is not None})
@@ -357,8 +401,8 @@ def _ancestors(name: str, parents: dict[str, set[str]]) -> set[str]:
     return found
 
 
-def _largest(pack: Pack, frame: pl.DataFrame, pairs: list[tuple[str, str]]) -> tuple[float, str, str] | None:
-    """The most dependent of pairs that should be independent, by bias-corrected Cramer's V (Bergsma 2013)."""
+def _largest(pack: Pack, frame: pl.DataFrame, pairs: list[tuple[str, str]]) -> Comparison | None:
+    """The most dependent of pairs that should be independent, by the p-value of its chi-square."""
     codes: dict[str, Array] = {}
     for name in {name for pair in pairs for name in pair}:
         column = frame[name]
@@ -367,12 +411,32 @@ def _largest(pack: Pack, frame: pl.DataFrame, pairs: list[tuple[str, str]]) -> t
             codes[name] = np.searchsorted(edges, column.to_numpy(), side="right")
         elif column.n_unique() <= 100:
             codes[name] = column.cast(str).rank("dense").to_numpy() - 1
-    found = [
-        (_v(_counts(codes[a], codes[b], int(codes[a].max()) + 1, int(codes[b].max()) + 1), corrected=True), a, b)
-        for a, b in pairs
-        if a in codes and b in codes
-    ]
-    return max(found, default=None)
+    found = []
+    for a, b in pairs:
+        if a in codes and b in codes:
+            table = _counts(codes[a], codes[b], int(codes[a].max()) + 1, int(codes[b].max()) + 1)
+            rows, columns_ = (int((table.sum(axis=axis) > 0).sum()) for axis in (1, 0))
+            if min(rows, columns_) > 1:
+                v, df, smaller = _v(table), (rows - 1) * (columns_ - 1), min(rows, columns_) - 1
+                found.append((special.chdtrc(df, v**2 * smaller * len(frame)), v, df, smaller, a, b))
+    if not found:
+        return None
+    _, v, df, smaller, a, b = min(found)
+    # Sparse tables have a longer tail than chi-square: twice its quantile at one in a million is far beyond it.
+    edge = 2 * special.chdtri(df, 1e-6 / len(found))
+    return Comparison(
+        of=f"{a} and {b}, the most dependent of {len(found)} pairs that nothing connects",
+        kind="independence",
+        values=["Cramer's V"],
+        asked=[0.0],
+        got=[v],
+        gap=v,
+        js_bits=None,
+        v_asked=None,
+        v_got=None,
+        noise=float(np.sqrt(df / smaller / len(frame))),
+        limit=float(np.sqrt(edge / smaller / len(frame))),
+    )
 
 
 def _title(name: str, pack: Pack) -> str:

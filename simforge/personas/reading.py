@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import re
+from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -40,11 +43,11 @@ last answer."""
 def load(reference: str) -> Pack:
     """Read a pack by name or path; raises `RecipeError` with all its mistakes."""
     document, mistakes = _merged(reference, ())
-    pack, found = documents.check(document, Pack)
+    pack, found = documents.check(document, Pack) if document.value.get("traits") or not mistakes else (None, [])
     mistakes += found
     rest = pack or _without(document, found)
     if rest is not None:
-        mistakes += _Check(document, rest, _broken(found)).run()
+        mistakes += _Check(document, rest, _broken(mistakes)).run()
     if pack is None or mistakes:
         raise RecipeError(_shortened(list(dict.fromkeys(mistakes))))
     return pack
@@ -96,6 +99,15 @@ def condition(text: str) -> pl.Expr:
         raise ValueError(str(problem).splitlines()[0]) from None
 
 
+def literals(text: str) -> Iterator[tuple[str, str]]:
+    """The plain words that a condition compares names with, so that a misspelt one is found."""
+    for name, word in re.findall(r"(\w+)\s*(?:=|!=|<>)\s*'((?:[^']|'')*)'", text):
+        yield name, word.replace("''", "'")
+    for name, words in re.findall(r"(\w+)\s+(?:NOT\s+)?IN\s*\(([^()]*)\)", text, re.IGNORECASE):
+        for word in re.findall(r"'((?:[^']|'')*)'", words):
+            yield name, word.replace("''", "'")
+
+
 def _merged(reference: str, below: tuple[str, ...]) -> tuple[Document, list[Mistake]]:
     """The document of a pack with what it extends, its files read in."""
     found = catalog.entry("personas", reference)
@@ -139,10 +151,10 @@ def _over(base: Document, top: Document) -> Document:
                 value["traits"][name] = {**old, **trait} if fresh else trait
                 take(("traits", name), ("traits", name))
         elif key in ("sources", "where", "correlated", "targets") and isinstance(given, list):
-            inherited = value.get(key) or []
+            inherited = value[key] if isinstance(value.get(key), list) else []
             if key == "targets":
                 renewed = [one.get("of") for one in given if isinstance(one, dict)]
-                inherited = [one for one in inherited if one.get("of") not in renewed]
+                inherited = [one for one in inherited if isinstance(one, dict) and one.get("of") not in renewed]
             value[key] = [*inherited, *given]
             for number in range(len(given)):
                 take((key, number), (key, len(inherited) + number))
@@ -156,10 +168,16 @@ def _over(base: Document, top: Document) -> Document:
 def _read_in(document: Document, folder: Path) -> list[Mistake]:
     """Put the content of lists and conditional tables, and the places of datasets, into the document."""
     mistakes: list[Mistake] = []
+    unread: list[str] = []
     traits = document.value.get("traits")
     for name, trait in traits.items() if isinstance(traits, dict) else ():
         if isinstance(trait, dict) and isinstance(trait.get("draw"), dict):
+            before = len(mistakes)
             trait["draw"] = _drawn_in(document, ("traits", name, "draw"), trait, trait["draw"], folder, mistakes)
+            if len(mistakes) > before:
+                unread.append(name)
+    for name in unread:
+        del document.value["traits"][name]  # what is wrong with its file is said; nothing else is known of it
     people = document.value.get("people")
     if isinstance(people, dict) and "file" in people:
         try:
@@ -169,7 +187,9 @@ def _read_in(document: Document, folder: Path) -> list[Mistake]:
     targets = document.value.get("targets")
     for number, target in enumerate(targets if isinstance(targets, list) else ()):
         if isinstance(target, dict) and isinstance(target.get("csv"), str):
-            of = [target["of"]] if isinstance(target.get("of"), str) else list(target.get("of") or [])
+            of = [target["of"]] if isinstance(target.get("of"), str) else target.get("of")
+            if not isinstance(of, list) or not of or not all(isinstance(name, str) for name in of):
+                continue  # refused with its shape
             try:
                 shares = _shares(tables.place(target["csv"], folder, (".csv",)), of)
             except (SourceError, ValueError) as problem:
@@ -192,15 +212,17 @@ def _drawn_in(
             del draw["file"]
         if isinstance(draw.get("column"), dict) and "file" in draw["column"]:
             draw["column"] = tables.located(draw["column"], folder)
-        if isinstance(draw.get("csv"), str) and draw.get("given") is not None and "table" not in draw:
-            given = [draw["given"]] if isinstance(draw["given"], str) else list(draw["given"])
+        given = [draw["given"]] if isinstance(draw.get("given"), str) else draw.get("given")
+        names = isinstance(given, list) and given and all(isinstance(name, str) for name in given)
+        if isinstance(draw.get("csv"), str) and names and "table" not in draw:
+            assert isinstance(given, list)
             rows = list(tables.weighted(tables.place(draw["csv"], folder, (".csv",)), given, "value"))
             draw |= _nested(given, rows, trait, draw.get("default"))
             del draw["csv"]
     except (SourceError, ValueError) as problem:
         key = next(key for key in ("csv", "column", "file") if key in draw)
         mistakes.append(document.mistake((*path, key), str(problem)))
-        return {"one_of": ["unread"]} if trait.get("type") == "string" else {"uniform": {"low": 0, "high": 1}}
+        return draw
     if isinstance(draw.get("table"), dict):
         draw["table"] = {
             value: _drawn_in(document, (*path, "table", value), trait, row, folder, mistakes)
@@ -219,11 +241,12 @@ def _nested(
     grouped: dict[str, list[tuple[tuple[str, ...], str, float]]] = {}
     for condition_of, value, weight in rows:
         grouped.setdefault(condition_of[0], []).append((condition_of[1:], value, weight))
-    kind = trait.get("type")
+    kind, maximum = trait.get("type"), trait.get("maximum")
+    most = float(maximum) if isinstance(maximum, int | float) else None
     table = {
         key: _nested(rest, inner, trait, default)
         if rest
-        else tables.draw_of([one[1:] for one in inner], kind in NUMERIC, kind == "integer", trait.get("maximum"))
+        else tables.draw_of([one[1:] for one in inner], kind in NUMERIC, kind == "integer", most)
         for key, inner in grouped.items()
     }
     return {"given": head, "table": table, **({"default": default} if default is not None else {})}
@@ -291,7 +314,7 @@ class _Check:
         self._where()
         for number, target in enumerate(self.pack.targets):
             self._target(("targets", number), target)
-        self._text()
+        self._template(("text",), self.pack.text)
         if self.pack.portrait is not None:
             self._writer(("portrait",), self.pack.portrait)
         return self.mistakes
@@ -312,9 +335,12 @@ class _Check:
         if not self.pack.people.hf and not Path(self.pack.people.file).is_absolute():
             return None  # it was not found, which is said already
         try:
-            tables.read(self.pack.people, (str(trait.source),))
+            column = tables.read(self.pack.people, (str(trait.source),)).to_series()
         except SourceError as problem:
-            self.wrong((*path, "from"), str(problem))
+            return self.wrong((*path, "from"), str(problem))
+        said = unfit(column, trait)
+        if said:
+            self.wrong((*path, "from"), f"the column {trait.source!r} {said}")
         return None
 
     def _draw(self, path: KeyPath, name: str, trait: Trait, draw: Draw, facts: dict[str, str]) -> None:
@@ -335,7 +361,12 @@ class _Check:
         if draw.faker is not None:
             self._faker((*path, "faker"), draw.faker)
         if draw.column is not None:
-            self._column((*path, "column"), draw)
+            self._column((*path, "column"), trait, draw)
+        if draw.template is not None:
+            self._template((*path, "template"), draw.template)
+        aged = self.pack.traits.get(draw.date.age or "") if draw.date is not None else None
+        if aged is not None and aged.type != "integer":
+            self.wrong((*path, "date", "age"), "is not a trait of whole years (type integer)")
         if draw.writer is not None:
             self._writer((*path, "writer"), draw.writer)
             if path[-1] != "draw":
@@ -430,15 +461,21 @@ class _Check:
             self.wrong((*path, "sex"), f"{faker.sex!r} is never `female` or `male`")
         return None
 
-    def _column(self, path: KeyPath, draw: Draw) -> None:
+    def _column(self, path: KeyPath, trait: Trait, draw: Draw) -> None:
         assert draw.column is not None
         column = draw.column
         wanted = [column.name, *column.key, *([column.weight] if column.weight else [])]
-        for name in wanted:
-            try:
-                tables.read(column, (name,))
-            except SourceError as problem:
-                return self.wrong(path, str(problem))
+        try:
+            frame = tables.read(column, tuple(dict.fromkeys(wanted)))
+        except SourceError as problem:
+            return self.wrong(path, str(problem))
+        said = unfit(frame[column.name], trait)
+        if said:
+            return self.wrong((*path, "name"), f"the column {column.name!r} {said}")
+        if column.weight is not None:
+            said = unfit(frame[column.weight], Trait(type="number", minimum=0, draw=Draw(chance=1)))
+            if said or not frame[column.weight].cast(float).sum() > 0:
+                self.wrong((*path, "weight"), f"the column {column.weight!r} {said or 'has no weight above 0'}")
         return None
 
     def _writer(self, path: KeyPath, reference: str) -> None:
@@ -475,6 +512,9 @@ class _Check:
                     draw = self.pack.traits[name].draw
                     if draw is None or any(not _spread(leaf) for leaf in draw.leaves()):
                         self.wrong(path, f"{name!r} is not drawn by one of {', '.join(SPREAD)}")
+                    above = sorted(_ancestors(name, self.pack) & set(group.traits))
+                    if above:
+                        self.wrong(path, f"{name!r} depends on {above[0]!r} already: give it no correlation too")
                 seen.add(name)
 
     def _where(self) -> None:
@@ -496,6 +536,13 @@ class _Check:
                 )
                 if written:
                     self.wrong(path, str(self._unknown(written[0], "")))
+                if not _about_one(text):
+                    self.wrong(path, f"{text!r} looks at more than one person: a person's place would depend on others")
+                    continue
+                for name, literal in literals(text):
+                    values = self.values.get(name)
+                    if values is not None and literal not in values:
+                        self.wrong(path, f"{name} is never {literal!r}{nearest(literal, values)}")
                 kind = frame.select(expression).dtypes[0]
                 if kind != pl.Boolean:
                     self.wrong(path, f"{text!r} is not a condition: it gives {kind}, not true or false")
@@ -510,25 +557,32 @@ class _Check:
                 continue
             if trait is None:
                 continue
+            if self._unknown(name, ""):
+                self.wrong((*path, "of"), str(self._unknown(name, "")))
             said = {key[depth] for key in target.cells()}
             if trait.type in NUMERIC:
-                for one in sorted(said):
-                    if bounds(one, trait.type == "integer") is None:
+                found = sorted((bounds(one, trait.type == "integer") or (float("-inf"), 0.0), one) for one in said)
+                for (low, _), one in found:
+                    if low == float("-inf"):
                         self.wrong((*path, "shares"), f"{name} is a number: write ranges such as 18-24, not {one!r}")
+                for ((_, high), first), ((low, _), second) in pairwise(found):
+                    if low < high:
+                        self.wrong((*path, "shares"), f"the ranges {first} and {second} overlap")
                 continue
             values = {"true", "false"} if trait.type == "boolean" else self.values.get(name)
             for one in sorted(said - values if values is not None else ()):
                 self.wrong((*path, "shares"), f"{name} is never {one!r}{nearest(one, values or ())}")
 
-    def _text(self) -> None:
+    def _template(self, path: KeyPath, template: str) -> None:
+        """A template over traits, rendered once with stand-ins."""
         try:
-            unknown = _variables(self.pack.text) - self.known
+            unknown = _variables(template) - self.known
             for name in sorted(unknown):
-                self.wrong(("text",), f"there is no trait {name!r}{nearest(name, self.known)}")
-            if not unknown:
-                generators.compiled(self.pack.text).render(self._stand_in())
-        except (TemplateError, ArithmeticError, TypeError, ValueError) as problem:
-            self.wrong(("text",), f"the template does not render: {problem}")
+                self.wrong(path, f"there is no trait {name!r}{nearest(name, self.known)}")
+            if not unknown and not generators.compiled(template).render(self._stand_in()).strip():
+                self.wrong(path, "the template is empty")
+        except (TemplateError, ArithmeticError, TypeError, ValueError, LookupError) as problem:
+            self.wrong(path, f"the template does not render: {problem}")
 
     def _stand_in(self) -> dict[str, Any]:
         """A person made of stand-ins."""
@@ -585,6 +639,48 @@ def _values(draw: Draw, facts: dict[str, str] | None = None) -> set[str] | None:
     return found
 
 
+def unfit(column: pl.Series, trait: Trait) -> str | None:
+    """What is wrong with a column for a trait: its type, or values outside the trait's bounds."""
+    import polars as pl
+
+    if trait.type == "boolean":
+        words = set(column.drop_nulls().cast(pl.String).str.to_lowercase().unique())
+        strange = sorted(words - {"true", "false", "1", "0"})
+        return f"holds {strange[0]!r}, not true or false" if strange else None
+    if trait.type == "string":
+        return None
+    try:
+        numbers = column.cast(pl.Float64)
+        if trait.type == "integer" and not (numbers == numbers.floor()).all():
+            return "holds fractions, not whole numbers"
+    except pl.exceptions.PolarsError:
+        return "holds texts, not numbers"
+    low, high = cast("float | None", numbers.min()), cast("float | None", numbers.max())
+    if low is None or high is None:
+        return "is empty"
+    if (trait.minimum is not None and low < trait.minimum) or (trait.maximum is not None and high > trait.maximum):
+        between = f"{_number(trait.minimum)} to {_number(trait.maximum)}"
+        return f"holds numbers from {low:g} to {high:g}, which leave the trait's bounds ({between})"
+    return None
+
+
+def _ancestors(name: str, pack: Pack) -> set[str]:
+    """The traits that a trait depends on, also through others; empty inside a circle, which is told elsewhere."""
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        one = waiting.pop()
+        parents = uses(pack.drawn[one]) if one in pack.drawn else set()
+        waiting += sorted(parents - found)
+        found |= parents
+    return found
+
+
+def _about_one(text: str) -> bool:
+    """Whether a condition on a person looks at nobody else: it has no aggregate and no window."""
+    return not re.search(r"\b(OVER|AVG|SUM|COUNT|MIN|MAX|MEDIAN|STDDEV|STDEV|VARIANCE|FIRST|LAST)\s*\(", text, re.I)
+
+
 def _direct(draw: Draw) -> set[str]:
     """The traits that a draw names itself, without those of its rows."""
     return uses(draw.model_copy(update={"table": None, "default": None}))
@@ -612,7 +708,9 @@ def _is_number(value: Any, kind: str) -> bool:
         number = float(value)
     except (TypeError, ValueError):
         return False
-    return not isinstance(value, bool) and (kind == "number" or number == int(number))
+    if isinstance(value, bool) or not isfinite(number):
+        return False
+    return kind == "number" or number == int(number)
 
 
 def _variables(template: str) -> set[str]:

@@ -40,7 +40,7 @@ def place(reference: str, folder: Path, suffixes: tuple[str, ...]) -> Path:
             raise SourceError(f"there is no file {reference} beside the pack.")
         return path.resolve()
     shipped = catalog.root() / "personas"
-    for suffix in suffixes:
+    for suffix in suffixes if ".." not in Path(reference).parts else ():
         if (shipped / f"{reference}{suffix}").is_file():
             return shipped / f"{reference}{suffix}"
     names = [path.relative_to(shipped).as_posix() for path in shipped.rglob("*") if path.suffix in suffixes]
@@ -65,18 +65,26 @@ def weighted(path: Path, given: list[str], value: str | None) -> Iterator[tuple[
     wanted = [*given, *([value] if value else []), "weight"]
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(line for line in file if not line.startswith("#"))
+            lines_ = file.readlines()
+            comments = next((n for n, line in enumerate(lines_) if not line.startswith("#")), len(lines_))
+            reader = csv.DictReader(lines_[comments:])
             missing = [name for name in wanted if name not in (reader.fieldnames or [])]
+            unused = [name for name in reader.fieldnames or [] if name not in wanted]
+            if unused and not missing:
+                raise SourceError(
+                    f"{path.name} has a column {unused[0]!r}, and nothing says what for: name it in `given`."
+                )
             if missing:
                 has = ", ".join(reader.fieldnames or []) or "none"
                 raise SourceError(f"{path.name} has no column {missing[0]!r}; its columns are: {has}.")
-            for number, row in enumerate(reader, start=2):
+            for row in reader:
+                number = comments + reader.line_num
                 try:
                     weight = float(row["weight"])
                 except (TypeError, ValueError):
                     weight = -1.0
                 if not 0 <= weight < float("inf"):
-                    raise SourceError(f"{path.name}, row {number}: the weight {row['weight']!r} is not a number ≥ 0.")
+                    raise SourceError(f"{path.name}, line {number}: the weight {row['weight']!r} is not a number ≥ 0.")
                 yield tuple(row[name] for name in given), row[value] if value else "", weight
     except (OSError, UnicodeDecodeError, csv.Error) as problem:
         raise SourceError(f"{path.name} cannot be read: {problem}.") from None
@@ -104,27 +112,27 @@ def draw_of(values: list[tuple[str, float]], numeric: bool, whole: bool, maximum
 def located(source: dict[str, Any], folder: Path) -> dict[str, Any]:
     """A source with its file's place and digest written in. Raises `SourceError`."""
     if source.get("hf"):
-        return source
-    path = place(str(source.get("file")), folder, TABLES)
-    found = _digest(path)
+        paths = _fetched(str(source.get("file")), str(source["hf"]), source.get("revision"))
+        found = hashlib.sha256("\n".join(f"{path.name} {file_sha256(path)}" for path in paths).encode()).hexdigest()
+        path = Path(str(source["file"]))
+    else:
+        path = place(str(source.get("file")), folder, TABLES)
+        found = _digest(path)
     if source.get("sha256") not in (None, found):
         raise SourceError(f"{source['file']} has the sha256 {found}, and the pack asks for {source['sha256']}.")
     return {**source, "file": str(path), "sha256": found}
-
-
-def columns_of(source: Source) -> list[str]:
-    """The names of a table's columns."""
-    return _frame(source.file, source.hf, source.revision).columns
 
 
 def read(source: Source, columns: tuple[str, ...]) -> pl.DataFrame:
     """Columns of a table, in its order; `a.b` reaches into nested values, lists of texts are joined by `; `."""
     import polars as pl
 
-    frame = _frame(source.file, source.hf, source.revision)
+    frame = _frame(source.file, source.hf, source.revision, source.sha256)
     found = []
     for column in columns:
         expression, kind = _reached(frame, column, source)
+        if kind in (pl.Float32, pl.Float64):
+            expression = expression.fill_nan(None)
         if isinstance(kind, pl.List) and kind.inner == pl.String:
             expression = expression.list.join("; ")
         found.append(expression.alias(column))
@@ -149,7 +157,8 @@ def _reached(frame: pl.DataFrame, column: str, source: Source) -> tuple[pl.Expr,
 
 
 @lru_cache(maxsize=4)
-def _frame(file: str, hf: str | None, revision: str | None) -> pl.DataFrame:
+def _frame(file: str, hf: str | None, revision: str | None, sha256: str | None) -> pl.DataFrame:
+    """A whole table; the digest is there so that a changed file is another table."""
     import polars as pl
 
     paths = _fetched(file, hf, revision) if hf else [Path(file)]
