@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"simforge {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_generate(commands)
+    _add_around(commands)
     _add_personas(commands)
     show = commands.add_parser("show", help="list or print what the catalogue holds", allow_abbrev=False)
     show.add_argument("name", nargs="?", help="a kind (personas, generators, pipelines, schemas) or KIND/NAME")
@@ -73,6 +74,29 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_generate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     generate = commands.add_parser("generate", help="make a dataset", allow_abbrev=False)
+    _add_what(generate)
+    generate.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run folder")
+    _add_execution(generate)
+    generate.set_defaults(command=_generate)
+    estimate = commands.add_parser("estimate", help="guess calls, tokens and money of a run", allow_abbrev=False)
+    _add_what(estimate)
+    estimate.add_argument("--prices", type=Path, metavar="FILE", help="YAML: prices per million tokens, by model")
+    estimate.set_defaults(command=_estimate)
+
+
+def _add_around(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """What is done with a run folder."""
+    retry = commands.add_parser("retry", help="play the lost dialogues of a run again", allow_abbrev=False)
+    retry.add_argument("run", type=Path, metavar="DIR", help="the run folder")
+    retry.set_defaults(command=_retry)
+    ledger = commands.add_parser("ledger", help="what a run's ledger holds, and what it cost", allow_abbrev=False)
+    ledger.add_argument("run", type=Path, metavar="DIR", help="the run folder")
+    ledger.add_argument("--prices", type=Path, metavar="FILE", help="YAML: prices per million tokens, by model")
+    ledger.set_defaults(command=_ledger)
+
+
+def _add_what(generate: argparse.ArgumentParser) -> None:
+    """What is made."""
     generate.add_argument(
         "pipeline",
         nargs="?",
@@ -82,7 +106,6 @@ def _add_generate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     generate.add_argument(
         "--personas", type=count, metavar="N", help="how many people: 500, 10k, 1.5M (with --cast by default all)"
     )
-    generate.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run folder")
     generate.add_argument(
         "--seed", type=int, default=0, help="another seed makes other people and dialogues (default: 0)"
     )
@@ -92,7 +115,7 @@ def _add_generate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         default=[],
         metavar="[ROLE=]REF",
         help="model for all roles, or for one of user, assistants, judge, writer; REF is "
-        "local:NAME, local:PATH.gguf, local:hf/OWNER/REPO/FILE.gguf or scripted:; repeatable",
+        "local:NAME, local:PATH.gguf, local:hf/OWNER/REPO/FILE.gguf, openai:NAME@URL or scripted:; repeatable",
     )
     generate.add_argument(
         "--prompts", metavar="SOURCE", help="prompts: a .jsonl, .csv or .parquet file, or a shipped set"
@@ -111,8 +134,6 @@ def _add_generate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         dest="overrides",
         help="change the recipe, for example dialogue.turns=3; repeatable",
     )
-    _add_execution(generate)
-    generate.set_defaults(command=_generate)
 
 
 def _add_execution(generate: argparse.ArgumentParser) -> None:
@@ -146,6 +167,10 @@ def _add_execution(generate: argparse.ArgumentParser) -> None:
         default=0.05,
         metavar="SHARE",
         help="share of dialogues that may be lost to failed calls (default: 0.05)",
+    )
+    generate.add_argument("--prices", type=Path, metavar="FILE", help="YAML: prices per million tokens, by model")
+    generate.add_argument(
+        "--budget", type=amount, metavar="MONEY", help="stop before a new call once so much is spent (needs --prices)"
     )
 
 
@@ -212,10 +237,74 @@ def _generate(options: argparse.Namespace) -> int:
             concurrency=options.concurrency,
             reuse=tuple(options.reuse),
             max_failures=options.max_failures,
+            prices=options.prices,
+            budget=options.budget,
         ),
         display,
     )
     ending(run.path, run.manifest)
+    return 0
+
+
+def _estimate(options: argparse.Namespace) -> int:
+    from simforge import pipeline
+
+    found = pipeline.estimate(
+        pipeline.Options(
+            out=Path(),
+            personas=options.personas,
+            pipeline=options.pipeline,
+            seed=options.seed,
+            models=tuple(options.model),
+            prompts=options.prompts,
+            cast=options.cast,
+            overrides=tuple(options.overrides),
+            prices=options.prices,
+        )
+    )
+    print(f"{found.dialogues} dialogues, about:")
+    for role, used in found.usage.items():
+        cost = found.cost[role]
+        said = f"{used.calls:>12,} calls {used.prompt_tokens:>15,} tokens read {used.completion_tokens:>14,} written"
+        priced = f" {cost:>12,.2f}" if cost is not None else ""
+        print(f"  {role:<11}{said}{priced}  {found.references[role]}")
+    known = [cost for cost in found.cost.values() if cost is not None]
+    if known:
+        unpriced = "" if len(known) == len(found.cost) else ", and what has no price"
+        print(f"  together {sum(known):,.2f}{unpriced}")
+    return 0
+
+
+def _retry(options: argparse.Namespace) -> int:
+    from simforge import pipeline
+    from simforge.display import Display, ending
+
+    display = Display()
+    logging.basicConfig(handlers=[display.log()], level=logging.WARNING)
+    logging.getLogger("simforge").setLevel(logging.INFO)
+    run, lost = pipeline.retry(options.run, display)
+    if not lost:
+        print(f"{options.run} has lost no dialogue: there was nothing to play again.")
+        return 0
+    ending(run.path, run.manifest)
+    return 0
+
+
+def _ledger(options: argparse.Namespace) -> int:
+    from simforge import ledger, money
+
+    folder = options.run / "work" / "ledger"
+    if not folder.is_dir():
+        raise UsageError(f"{options.run} is no run folder: there is no work/ledger in it.")
+    prices = money.load(options.prices)
+    found = ledger.totals(folder)
+    size = sum(path.stat().st_size for path in folder.glob("*.jsonl"))
+    print(f"{sum(used.calls for used in found.values()):,} replies, {size / 2**20:.1f} MiB")
+    for model, used in sorted(found.items()):
+        price = money.price_of(model, prices)
+        priced = f"  {price.of(used):,.2f}" if price is not None else ""
+        said = f"{used.calls:,} replies, {used.prompt_tokens:,} tokens read, {used.completion_tokens:,} written"
+        print(f"  {model}: {said}{priced}")
     return 0
 
 
@@ -337,6 +426,17 @@ def positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
     return int(text)
+
+
+def amount(text: str) -> float:
+    """Money: a number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an amount above 0")
+    return number
 
 
 def share(text: str) -> float:

@@ -10,6 +10,7 @@
     │   └── CallFailed        one call failed: the dialogue becomes a discard
     └── RunStopped            a run that ended early and can go on
         ├── TooManyFailures                                                      exit 3
+        ├── BudgetReached                                                        exit 4
         ├── EndpointDown      an endpoint went away during the run               exit 3
         └── Interrupted                                                          exit 130
 
@@ -99,6 +100,12 @@ class TooManyFailures(RunStopped):
     """More scenarios were lost than `--max-failures` allows."""
 
     exit_status = 3
+
+
+class BudgetReached(RunStopped):
+    """`--budget` is spent."""
+
+    exit_status = 4
 
 
 class EndpointDown(RunStopped):

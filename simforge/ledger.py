@@ -20,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from simforge.identity import digest
-from simforge.types import ChatReply, ChatRequest, Finish
+from simforge.types import ChatReply, ChatRequest, Finish, Usage
 
 
 class Ledger:
@@ -107,6 +107,20 @@ class Ledger:
                 if key is not None:
                     self._index[key] = (number, start, len(line) - 1)
                 start += len(line)
+
+
+def totals(folder: Path) -> dict[str, Usage]:
+    """What the replies of a ledger's folder took, by the fingerprint of their model."""
+    found: dict[str, Usage] = {}
+    for path in sorted(folder.glob("*.jsonl")):
+        with path.open("rb") as file:
+            for line in file:
+                if _key_of(line) is not None:
+                    entry = json.loads(line)
+                    reply = entry["reply"]
+                    used = Usage(1, reply["prompt_tokens"], reply["cached_tokens"], reply["completion_tokens"])
+                    found[entry["model"]] = found.get(entry["model"], Usage()) + used
+    return found
 
 
 def _key_of(line: bytes) -> str | None:

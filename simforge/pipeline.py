@@ -9,26 +9,29 @@ is finished stays finished: the same call goes on where an earlier one stopped.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from simforge import casting, catalog, config, generators, models, preferences, prompts, versions
+from simforge import casting, catalog, config, estimating, generators, models, money, preferences, prompts, versions
 from simforge.config import Recipe
 from simforge.dialogue import Script
 from simforge.display import Display
 from simforge.errors import Interrupted, RecipeError, RunFolderError, TooManyFailures, UsageError
 from simforge.identity import digest
+from simforge.ledger import totals
 from simforge.models import ModelSpec
+from simforge.money import Price, Purse
 from simforge.personas import Cast
 from simforge.plan import Plan
 from simforge.preferences import Space
 from simforge.records import SCHEMA_VERSION
 from simforge.shards import Job, Shard, ShardDone, Tally
-from simforge.types import Prompt, Role
+from simforge.types import Prompt, Role, Usage
 from simforge.versions import RunFolder
 
 log = logging.getLogger("simforge")
@@ -72,6 +75,10 @@ class Options:
     "Run folders whose ledgers answer what they can."
     max_failures: float = 0.05
     "Share of scenarios that may be lost."
+    prices: Path | None = None
+    "A file of prices per model."
+    budget: float | None = None
+    "Most that the run may cost over all its starts, in the currency of the prices."
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +96,21 @@ def generate(options: Options, display: Display) -> Run:
     roles = (*recipe.roles, *casting.roles(recipe, plan.cast))
     specs = {role: models.resolve(recipe.models[role]) for role in roles}
     reuse = tuple(_ledger_of(path) for path in options.reuse)
+    purse = _purse(options, specs)
+    if options.executor == "ray":
+        from simforge.executors import ray
+
+        ray.connect(options.ray_address)
     folder = RunFolder.claim(options.out, _identity(recipe, plan, script, specs), _shard_size(plan))
     try:
         if folder.sealed() and not any(tally.failed for tally in folder.finished().values()):
             return Run(options.out, folder.manifest())
         for spec in specs.values():
             models.fetch(spec)
-        job = Job(script, specs, folder.ledger.resolve(), reuse, options.concurrency)
+        folder.note("options", _plain(options))
+        if purse is not None:
+            purse.spent = _spent(folder.ledger, specs, purse.prices)
+        job = Job(script, specs, folder.ledger.resolve(), reuse, options.concurrency, purse)
         cast, usage = casting.completed(plan.cast, job, folder.work, options.seed, options.max_failures, display)
         plan = plan if cast is plan.cast else _planned(recipe, cast, plan.space, plan.prompts, plan.seed)
         total = _play(options, plan, job, folder, display)
@@ -113,6 +128,76 @@ def generate(options: Options, display: Display) -> Run:
     finally:
         folder.release()
     return Run(options.out, manifest)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a run will take."""
+
+    dialogues: int
+    usage: dict[str, Usage]
+    "By role."
+    references: dict[str, str]
+    "Model of each role."
+    cost: dict[str, float | None]
+    "By role; `None` where the prices name no model."
+
+
+def estimate(options: Options) -> Estimate:
+    """Guess calls, tokens and money of a run; no model is asked. Raises `UsageError`."""
+    recipe = config.load(options.pipeline, options.overrides, options.models, options.prompts)
+    plan, script = prepare(recipe, options.personas, options.seed, options.cast)
+    specs = {role: models.resolve(recipe.models[role]) for role in recipe.roles}
+    usage = asyncio.run(estimating.estimate(plan, script, specs))
+    prices = money.load(options.prices)
+    cost = {}
+    for role, used in usage.items():
+        price = money.price_of(recipe.models[role], prices)  # type: ignore[index]
+        cost[role] = price.of(used) if price is not None else None
+    return Estimate(len(plan), usage, {role: spec.reference for role, spec in specs.items()}, cost)
+
+
+def retry(path: Path, display: Display) -> tuple[Run, int]:
+    """Play the lost dialogues of a run again, with the options that it was started with; gives how many there were."""
+    notes = path / "work" / "options.json"
+    if not notes.is_file():
+        raise UsageError(f"{path} is no run of this version: there is no {notes.relative_to(path)} in it.")
+    known = json.loads(notes.read_text(encoding="utf-8"))
+    paths = {name: Path(known[name]) if known[name] is not None else None for name in ("out", "cast", "prices")}
+    lists = {name: tuple(known[name]) for name in ("models", "overrides")}
+    options = Options(**{**known, **paths, **lists, "reuse": tuple(map(Path, known["reuse"])), "out": path})
+    lost = sum(tally.failed for tally in RunFolder(path, {}, 1).finished().values())
+    return generate(options, display), lost
+
+
+def _purse(options: Options, specs: dict[Role, ModelSpec]) -> Purse | None:
+    """What the run may spend; raises `UsageError` where a model has no price."""
+    if options.budget is None:
+        return None
+    prices = money.load(options.prices)
+    known = {}
+    for spec in specs.values():
+        price = money.price_of(spec.reference, prices)
+        if price is None:
+            raise UsageError(
+                f"--budget needs the price of {spec.reference}: name it in a file of --prices, per million tokens "
+                f'("{spec.reference}": {{prompt: 0.1, completion: 0.4}}).'
+            )
+        known[spec.reference] = price
+    return Purse(options.budget, known)
+
+
+def _spent(ledger: Path, specs: dict[Role, ModelSpec], prices: dict[str, Price]) -> float:
+    """What the run's ledger has cost so far."""
+    by_fingerprint = {spec.fingerprint: prices[spec.reference] for spec in specs.values()}
+    return sum(by_fingerprint[name].of(used) for name, used in totals(ledger).items() if name in by_fingerprint)
+
+
+def _plain(options: Options) -> dict[str, Any]:
+    found = asdict(options)
+    return {name: str(value) if isinstance(value, Path) else value for name, value in found.items()} | {
+        "reuse": [str(path.resolve()) for path in options.reuse]
+    }
 
 
 def prepare(recipe: Recipe, people: int | None, seed: int, cast_file: Path | None = None) -> tuple[Plan, Script]:

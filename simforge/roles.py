@@ -14,6 +14,7 @@ from simforge.generators import Generator
 from simforge.identity import derived_seed, digest
 from simforge.ledger import Ledger
 from simforge.models import Model, ModelSpec
+from simforge.money import Purse
 from simforge.types import ChatReply, ChatRequest, Message, Role, Usage
 
 
@@ -26,6 +27,8 @@ class Roles:
     seed: int
     on_reply: Callable[[Usage], None] | None = None
     "Hears of every reply."
+    purse: Purse | None = None
+    "What new calls may cost."
 
     def calls(self) -> Calls:
         return Calls(self)
@@ -68,9 +71,19 @@ class Calls:
             schema=schema,
             choices=tuple(generator.front.choices),
         )
-        reply, _ = await self.roles.ledger.answer(request, model.chat)
+        reply, _ = await self.roles.ledger.answer(request, lambda asked: self._paid(spec, model, asked))
         used = Usage(1, reply.prompt_tokens, reply.cached_tokens, reply.completion_tokens)
         self.usage[role] = self.usage.get(role, Usage()) + used
         if self.roles.on_reply is not None:
             self.roles.on_reply(used)
+        return reply
+
+    async def _paid(self, spec: ModelSpec, model: Model, request: ChatRequest) -> ChatReply:
+        """A new call, within the budget."""
+        purse = self.roles.purse
+        if purse is None:
+            return await model.chat(request)
+        purse.check()
+        reply = await model.chat(request)
+        purse.pay(spec.reference, Usage(1, reply.prompt_tokens, reply.cached_tokens, reply.completion_tokens))
         return reply

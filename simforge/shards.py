@@ -21,6 +21,7 @@ from simforge.dialogue import Script, play
 from simforge.identity import canonical
 from simforge.ledger import Ledger
 from simforge.models import Model, ModelSpec
+from simforge.money import Purse
 from simforge.roles import Roles
 from simforge.types import Ending, Episode, Role, Scenario, Usage
 
@@ -45,6 +46,8 @@ class Job:
     "Ledger folders of older runs."
     concurrency: int
     "Dialogues in flight in one worker."
+    purse: Purse | None = None
+    "What the run may still spend, with what its ledger holds as spent; each of several workers gets its share."
 
 
 @dataclass(slots=True)
@@ -131,7 +134,7 @@ class Worker:
         ledger = ledger or Ledger(job.ledger, job.reuse)
         by_role = {role: (spec, opened[spec.reference]) for role, spec in job.models.items()}
         on_reply = watch.replied if watch else None
-        return cls(job, Roles(by_role, ledger, job.script.seed, on_reply), watch)
+        return cls(job, Roles(by_role, ledger, job.script.seed, on_reply, job.purse), watch)
 
     async def close(self) -> None:
         """Let go of the models' connections and the ledger."""

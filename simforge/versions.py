@@ -90,6 +90,11 @@ class RunFolder:
         with _writing(self.path):
             _write(self._part(done.number), done.part)
 
+    def note(self, name: str, content: dict[str, Any]) -> None:
+        """Keep something about how the run is made beside it; never published."""
+        with _writing(self.path):
+            _write(self.work / f"{name}.json", json.dumps(content, indent=2))
+
     def finished(self) -> dict[int, Tally]:
         """The counts of the shards that are played, by number."""
         found = {}

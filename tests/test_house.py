@@ -21,11 +21,11 @@ ROOT = Path(package.__file__).parent
 LAYERS = (
     {"__init__", "types", "errors", "identity"},
     {"catalog", "documents", "measures"},
-    {"config", "generators", "models", "prompts"},
+    {"config", "generators", "models", "money", "prompts"},
     {"personas", "preferences", "ledger"},
     {"roles", "plan", "candidates", "judging", "pairing"},
     {"dialogue", "records", "writing"},
-    {"shards", "card"},
+    {"shards", "card", "estimating"},
     {"executors", "versions", "display", "schemas"},
     {"casting"},
     {"pipeline"},
@@ -92,7 +92,21 @@ def test_a_local_run_loads_no_ray(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["generate"], ["personas"], ["personas", "sample"], ["personas", "show"], ["show"], ["copy"]]
+    "command",
+    [
+        [],
+        ["generate"],
+        ["personas"],
+        ["personas", "sample"],
+        ["personas", "show"],
+        ["show"],
+        ["copy"],
+        ["estimate"],
+        ["retry"],
+        ["ledger"],
+        ["personas", "check"],
+        ["personas", "grow"],
+    ],
 )
 def test_every_command_explains_itself(command):
     done = simforge(*command, "--help")

@@ -10,8 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
+import socket
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from simforge.errors import ModelError, SimForgeError, UsageError
@@ -51,14 +54,14 @@ async def run(
 ) -> AsyncGenerator[ShardDone, None]:
     """Play the shards on `workers` actors (default: one per CPU of the cluster; one per node where models are
     embedded, since each actor loads its own)."""
-    ray, started_here = _connect(address)
+    ray = connect(address)
     try:
         embedded = any(spec.reference.startswith("local:") for spec in job.models.values())
         nodes = [node for node in ray.nodes() if node["Alive"]]
         wanted = workers or (len(nodes) if embedded else max(1, int(ray.cluster_resources().get("CPU", 1))))
         count = lanes_for(job.concurrency, shard_size)
         actor = ray.remote(num_cpus=CPUS, max_concurrency=count + 1, max_restarts=0)(RemoteWorker)
-        shared = ray.put(job)
+        shared = ray.put(replace(job, purse=job.purse.shared(wanted)) if job.purse is not None else job)
         pool = [_Slot(ray, actor, shared) for _ in range(wanted)]
         log.info("ray: %d workers on %d node(s)", wanted, len(nodes))
         lanes = [slot.play for slot in pool for _ in range(count)]
@@ -69,7 +72,8 @@ async def run(
                 watch.played(done.tally)
                 yield done
     finally:
-        if started_here:
+        if _STARTED:
+            _STARTED.clear()
             ray.shutdown()
 
 
@@ -100,15 +104,20 @@ class _Slot:
         raise AssertionError("unreachable")
 
 
-def _connect(address: str | None) -> tuple[Any, bool]:
-    """Ray, connected; and whether this process connected it."""
+_STARTED: list[bool] = []
+"Whether this process connected Ray, and so takes the connection down."
+
+
+def connect(address: str | None) -> Any:
+    """Ray, connected. Raises `UsageError` where there is no cluster, before anything else is done."""
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # workers use this environment as it is
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
     if ray.is_initialized():
-        return ray, False
+        return ray
     where = address or os.environ.get("RAY_ADDRESS")
+    _reached(where)
     try:
         if where:
             ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR)
@@ -116,4 +125,15 @@ def _connect(address: str | None) -> tuple[Any, bool]:
             ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as problem:
         raise UsageError(f"there is no Ray cluster at {where}: {str(problem).splitlines()[0]}") from None
-    return ray, True
+    _STARTED.append(True)
+    return ray
+
+
+def _reached(where: str | None) -> None:
+    """Refuse an address at which nobody listens: Ray itself tries for a while, and says so at length."""
+    match = re.fullmatch(r"(?:ray://)?([^/:]+):(\d+)", where or "")
+    if match is not None:
+        try:
+            socket.create_connection((match[1], int(match[2])), timeout=5).close()
+        except OSError as problem:
+            raise UsageError(f"there is no Ray cluster at {where}: {problem}.") from None

@@ -1,0 +1,68 @@
+"""What a run will take, before it starts.
+
+A few scenarios of the plan are played with a model that only counts: prompts are the real ones, rendered from the real
+generators, and answers are as long as a share of what the generators allow. What they took is scaled to the whole plan.
+A token is taken to be four characters; the guess is good for the size of the bill, not for its cents.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from simforge import models
+from simforge.dialogue import Script, play
+from simforge.ledger import Ledger
+from simforge.models import ModelSpec
+from simforge.models.scripted import actor
+from simforge.plan import Plan
+from simforge.roles import Roles
+from simforge.types import ChatReply, ChatRequest, Finish, Role, Usage
+
+SAMPLE = 16
+"Scenarios that are played."
+FILL = 0.6
+"Share of the allowed tokens that an answer is taken to have."
+CHARACTERS = 4
+"Per token."
+OVERHEAD = 4
+"Tokens of a chat template per message."
+
+
+class Counter:
+    """A model that gives words and counts tokens."""
+
+    async def chat(self, request: ChatRequest) -> ChatReply:
+        said = actor(request)
+        text = said.text if isinstance(said, ChatReply) else said
+        prompt = sum(len(message.content) // CHARACTERS + OVERHEAD for message in request.messages)
+        completion = 2 if request.choices else max(1, int(request.sampling.max_tokens * FILL))
+        words = text.split()
+        longer = (
+            (words * (completion // max(1, len(words)) + 1))[:completion] if words and not request.choices else words
+        )
+        probabilities = said.choice_probabilities if isinstance(said, ChatReply) else {}
+        return ChatReply(" ".join(longer), Finish.stop, prompt, 0, completion, probabilities)
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+
+async def estimate(plan: Plan, script: Script, specs: Mapping[Role, ModelSpec]) -> dict[str, Usage]:
+    """Calls and tokens of a whole run by role (without a writer of people)."""
+    scenarios = plan.scenarios(0, SAMPLE)
+    total: dict[str, Usage] = {}
+    with tempfile.TemporaryDirectory() as scratch, Ledger(Path(scratch)) as ledger:
+        model: models.Model = Counter()
+        roles = Roles({role: (spec, model) for role, spec in specs.items()}, ledger, script.seed)
+        for scenario in scenarios:
+            for role, used in (await play(scenario, script, roles)).usage.items():
+                total[role] = total.get(role, Usage()) + used
+    scale = len(plan) / len(scenarios)
+    return {role: _scaled(used, scale) for role, used in total.items()}
+
+
+def _scaled(used: Usage, scale: float) -> Usage:
+    numbers = (used.calls, used.prompt_tokens, used.cached_tokens, used.completion_tokens)
+    return Usage(*(round(number * scale) for number in numbers))

@@ -1,0 +1,93 @@
+"""Money: what calls cost, and where to stop.
+
+Prices are the user's, in a YAML file: a model reference (or its beginning and `*`) and prices per million tokens.
+Nothing is guessed: what a model without a price costs is unknown, and a budget over such a model is refused.
+
+    openai:gpt-5-mini*: {prompt: 0.25, cached: 0.025, completion: 2.0}
+    local:*: {prompt: 0, completion: 0}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from simforge import documents
+from simforge.documents import Strict
+from simforge.errors import BudgetReached, RecipeError, UsageError
+from simforge.types import Usage
+
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Price(Strict):
+    """Of one model, per million tokens, in the user's currency."""
+
+    prompt: Amount
+    cached: Amount | None = None
+    "Of prompt tokens from the prefix cache; like any other where not given."
+    completion: Amount
+
+    def of(self, used: Usage) -> float:
+        cached = self.prompt if self.cached is None else self.cached
+        fresh = max(0, used.prompt_tokens - used.cached_tokens)
+        return (fresh * self.prompt + used.cached_tokens * cached + used.completion_tokens * self.completion) / 1e6
+
+
+def load(path: Path | None) -> dict[str, Price]:
+    """The prices of a file, by reference or pattern. Raises `UsageError`, and `RecipeError` with all mistakes."""
+    if path is None:
+        return {}
+    try:
+        document = documents.read(path.read_text(encoding="utf-8"), str(path))
+    except OSError as problem:
+        raise UsageError(f"--prices {path} cannot be read: {problem.strerror or problem}.") from None
+    prices, mistakes = {}, []
+    for name, value in document.value.items():
+        part = documents.Document(
+            document.label, value, {key[1:]: line for key, line in document.lines.items() if key[:1] == (name,)}
+        )
+        price, wrong = documents.check(part, Price) if isinstance(value, dict) else (None, [])
+        mistakes += wrong or ([] if price else [document.mistake((name,), "must be a mapping of prices")])
+        if price is not None:
+            prices[name] = price
+    if mistakes:
+        raise RecipeError(mistakes)
+    return prices
+
+
+def price_of(reference: str, prices: Mapping[str, Price]) -> Price | None:
+    """The price of a model: its own, else that of the longest pattern that fits."""
+    fitting = [name for name in prices if fnmatchcase(reference, name)]
+    return prices[max(fitting, key=len)] if fitting else None
+
+
+@dataclass(slots=True)
+class Purse:
+    """What may be spent, and what was."""
+
+    limit: float
+    prices: dict[str, Price]
+    "By model reference, one for every model of the run."
+    spent: float = 0.0
+    calls: int = field(default=0)
+
+    def check(self) -> None:
+        """Raise `BudgetReached` where nothing is left; asked before every new call."""
+        if self.spent >= self.limit:
+            raise BudgetReached(
+                f"the budget of {self.limit:g} is reached ({self.spent:.2f} spent). What was answered is kept."
+            )
+
+    def shared(self, workers: int) -> Purse:
+        """The purse of one of several workers."""
+        return Purse(max(0.0, self.limit - self.spent) / workers, self.prices)
+
+    def pay(self, reference: str, used: Usage) -> None:
+        self.spent += self.prices[reference].of(used)
+        self.calls += 1
