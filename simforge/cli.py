@@ -1,8 +1,8 @@
 """The command line.
 
 It reads arguments, calls one function of the package, and turns errors into sentences and exit statuses: 0 done; 1 a
-check says no; 2 wrong usage or configuration, nothing started; 3 too many failures; 130 interrupted. Nothing heavy is
-imported before a command needs it, so that `--help` answers at once.
+check says no; 2 wrong usage or configuration, nothing started; 3 too many failures; 4 the budget is spent; 130
+interrupted. Nothing heavy is imported before a command needs it, so that `--help` answers at once.
 """
 
 from __future__ import annotations

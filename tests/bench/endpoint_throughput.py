@@ -24,9 +24,8 @@ from simforge.display import Display
 
 def main(stub: str, personas: str = "1000", *faults: str) -> None:
     clean = run(stub, int(personas), "")
-    print(
-        f"clean: {clean['calls'] / clean['seconds']:,.0f} calls/s, {1000 * clean['cpu'] / clean['calls']:.2f} ms CPU a call"
-    )
+    speed, cpu = clean["calls"] / clean["seconds"], 1000 * clean["cpu"] / clean["calls"]
+    print(f"clean: {speed:,.0f} calls/s, {cpu:.2f} ms CPU a call")
     for fault in faults:
         faulty = run(stub, int(personas), fault)
         ratio = faulty["seconds"] / clean["seconds"]
