@@ -13,6 +13,7 @@ import re
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 from simforge.config import Candidates, Filters
@@ -137,9 +138,14 @@ _COMMON = frozenset(
 
 def _script(text: str) -> str:
     """The script that most letters are written in, as Unicode names it."""
-    letters = [unicodedata.name(char, "").split(" ")[0] for char in text[:2000] if char.isalpha()]
-    letters = ["CJK" if name in ("HIRAGANA", "KATAKANA", "HANGUL") else name for name in letters]
-    return Counter(letters).most_common(1)[0][0] if letters else ""
+    letters = Counter(_script_of(char) for char in text[:2000] if char.isalpha())
+    return letters.most_common(1)[0][0] if letters else ""
+
+
+@lru_cache(maxsize=4096)
+def _script_of(letter: str) -> str:
+    name = unicodedata.name(letter, "").split(" ")[0]
+    return "CJK" if name in ("HIRAGANA", "KATAKANA", "HANGUL") else name
 
 
 _ABOUT_ITSELF = re.compile(

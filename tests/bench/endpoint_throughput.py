@@ -24,7 +24,7 @@ from simforge.display import Display
 
 def main(stub: str, personas: str = "1000", *faults: str) -> None:
     clean = run(stub, int(personas), "")
-    speed, cpu = clean["calls"] / clean["seconds"], 1000 * clean["cpu"] / clean["calls"]
+    speed, cpu = clean["requests"] / clean["seconds"], 1000 * clean["cpu"] / clean["requests"]
     print(f"clean: {speed:,.0f} calls/s, {cpu:.2f} ms CPU a call")
     for fault in faults:
         faulty = run(stub, int(personas), fault)
