@@ -9,14 +9,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from simforge import catalog, documents
 from simforge.documents import Document, Strict
 from simforge.errors import Mistake, NotFound, RecipeError, SimForgeError
-from simforge.types import ROLES, Condition, Role
+from simforge.identity import canonical
+from simforge.types import ROLES, USUAL, Access, Condition, Role
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -136,6 +138,21 @@ class Splits(Strict):
     "Of the shared prompts; needs a prompt source."
 
 
+class Endpoint(Strict):
+    """How an OpenAI-compatible endpoint is asked."""
+
+    key: str = "OPENAI_API_KEY"
+    "Environment variable that holds the key; the key itself stands in no file."
+    headers: dict[str, str] = {}
+    "Sent with every call, for example `OpenAI-Organization`."
+    body: dict[str, Any] = {}
+    "Further fields of every request, for example `chat_template_kwargs: {enable_thinking: false}`."
+
+    @property
+    def access(self) -> Access:
+        return Access(self.key, tuple(sorted(self.headers.items())), canonical(self.body))
+
+
 class Recipe(Strict):
     """A pipeline file."""
 
@@ -147,6 +164,8 @@ class Recipe(Strict):
     "Where it departs from that, and why."
     models: dict[Role, str]
     "Model reference of each role that the pipeline uses."
+    endpoints: dict[str, Endpoint] = {}
+    "How the endpoints of `openai:NAME@URL` models are asked, by URL (or its beginning and `*`)."
     cast: Cast = Cast()
     prompts: Prompts = Prompts()
     dialogue: Dialogue = Dialogue()
@@ -156,6 +175,12 @@ class Recipe(Strict):
     pairing: Pairing = Pairing()
     filters: Filters = Filters()
     splits: Splits = Splits()
+
+    def access(self, reference: str) -> Access:
+        """How a model's endpoint is asked: by the longest entry that fits its first URL."""
+        url = reference.rpartition("@")[2].split(",")[0].rstrip("/")
+        fitting = [name for name in self.endpoints if fnmatchcase(url, name.rstrip("/"))]
+        return self.endpoints[max(fitting, key=len)].access if fitting else USUAL
 
     @property
     def roles(self) -> tuple[Role, ...]:

@@ -94,7 +94,7 @@ def generate(options: Options, display: Display) -> Run:
     recipe = config.load(options.pipeline, options.overrides, options.models, options.prompts)
     plan, script = prepare(recipe, options.personas, options.seed, options.cast)
     roles = (*recipe.roles, *casting.roles(recipe, plan.cast))
-    specs = {role: models.resolve(recipe.models[role]) for role in roles}
+    specs = {role: models.resolve(recipe.models[role], recipe.access(recipe.models[role])) for role in roles}
     reuse = tuple(_ledger_of(path) for path in options.reuse)
     purse = _purse(options, specs)
     if options.executor == "ray":
@@ -147,7 +147,7 @@ def estimate(options: Options) -> Estimate:
     """Guess calls, tokens and money of a run; no model is asked. Raises `UsageError`."""
     recipe = config.load(options.pipeline, options.overrides, options.models, options.prompts)
     plan, script = prepare(recipe, options.personas, options.seed, options.cast)
-    specs = {role: models.resolve(recipe.models[role]) for role in recipe.roles}
+    specs = {role: models.resolve(recipe.models[role], recipe.access(recipe.models[role])) for role in recipe.roles}
     usage = asyncio.run(estimating.estimate(plan, script, specs))
     prices = money.load(options.prices)
     cost = {}
@@ -296,7 +296,9 @@ def _identity(recipe: Recipe, plan: Plan, script: Script, specs: dict[Role, Mode
     """What decides the content of the dataset, part by part, so that a difference can be named."""
     generators_used = [script.user, script.assistant, *([script.judge] if script.judge else [])]
     return {
-        "recipe": digest(recipe.model_dump(mode="json", exclude={"models": True, "prompts": {"source"}})),
+        "recipe": digest(
+            recipe.model_dump(mode="json", exclude={"models": True, "endpoints": True, "prompts": {"source"}})
+        ),
         "pack": digest(plan.cast.pack.content()),
         "cast": plan.cast.sha256,
         "writers": digest(casting.writers(plan.cast)),

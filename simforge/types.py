@@ -109,6 +109,22 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Access:
+    """How an endpoint is asked; no secret is in it, only the name of the variable that holds one."""
+
+    key: str = "OPENAI_API_KEY"
+    "Environment variable of the key."
+    headers: tuple[tuple[str, str], ...] = ()
+    "Sent with every call, as an organisation's name is."
+    body: str = "{}"
+    "JSON object of further fields of every request, such as vLLM's `chat_template_kwargs`."
+
+
+USUAL = Access()
+"How an endpoint is asked where the recipe says nothing."
+
+
+@dataclass(frozen=True, slots=True)
 class ChatRequest:
     """One call of a model, whole: two equal requests are the same call."""
 

@@ -264,7 +264,8 @@ def _manifest(
 
 
 def _placeless(recipe: dict[str, Any]) -> dict[str, Any]:
-    """The recipe with files by their names: a dataset speaks of nobody's folders."""
+    """The recipe with files by their names and without headers: a dataset speaks of nobody's folders or accounts."""
+    recipe.pop("endpoints")
     for section, key in (
         *(("cast", "pack"), ("cast", "space"), ("prompts", "source")),
         *(("dialogue", "user"), ("candidates", "generator"), ("judge", "generator")),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import polars as pl
 import pytest
 from conftest import simforge
 
+from simforge import catalog
 from simforge.errors import CallFailed, ModelError, UsageError
 from simforge.models import endpoint as endpoints
 from simforge.models.admission import Gate
@@ -186,3 +189,59 @@ def test_wrong_references_are_refused():
         with pytest.raises(UsageError, match="must be written"):
             endpoints.parse(wrong)
     assert issubclass(CallFailed, ModelError)
+
+
+def test_a_recipe_says_how_an_endpoint_is_asked_and_no_secret_gets_out(tmp_path):
+    heard: list[tuple[dict, dict]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+        def answer(self, status: int, content: dict) -> None:
+            body = json.dumps(content).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_GET(self) -> None:
+            right = self.headers["Authorization"] == "Bearer sesame"
+            self.answer(200 if right else 401, {"data": [{"id": "m"}]} if right else {"error": {"message": "who?"}})
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            heard.append((dict(self.headers), body))
+            self.answer(200, {"choices": [{"message": {"content": "An answer."}, "finish_reason": "stop"}]})
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/v1"
+    recipe = catalog.entry("pipelines", "psoup").text
+    (tmp_path / "mine.yaml").write_text(
+        recipe + f'endpoints: {{"{url}*": {{key: MY_KEY, headers: {{X-Lab: ours}}, body: {{top_k: 7}}}}}}\n'
+    )
+    command = [
+        "generate",
+        "./mine.yaml",
+        "--personas",
+        2,
+        "--model",
+        f"openai:m@{url}",
+        "--set",
+        "judge=null",
+        "--out",
+        "r",
+    ]
+    try:
+        refused = simforge(*command, cwd=tmp_path, env={"MY_KEY": "wrong"})
+        assert (refused.status, "refuses the key" in refused.err, "look at MY_KEY" in refused.err) == (2, True, True)
+        done = simforge(*command, cwd=tmp_path, env={"MY_KEY": "sesame"})
+        assert done.status == 0, done.err
+    finally:
+        server.shutdown()
+        server.server_close()
+    headers, body = heard[-1]
+    assert (headers["Authorization"], headers["X-Lab"], body["top_k"]) == ("Bearer sesame", "ours", 7)
+    written = [path for path in (tmp_path / "r").rglob("*") if path.is_file()]
+    assert not any(b"sesame" in path.read_bytes() or b"X-Lab" in path.read_bytes() for path in written)

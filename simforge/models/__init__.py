@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from simforge.errors import NotFound, UsageError
-from simforge.types import ChatReply, ChatRequest
+from simforge.types import USUAL, Access, ChatReply, ChatRequest
 
 
 class Model(Protocol):
@@ -42,14 +42,19 @@ class ModelSpec:
     "SPDX id, or `unknown`."
     about: str
     "A line for people."
+    access: Access = USUAL
+    "How its endpoint is asked."
 
 
 PROVIDERS = ("local", "openai", "scripted")
 "What stands before the colon of a reference."
 
 
-def resolve(reference: str) -> ModelSpec:
-    """What a reference means. Raises `UsageError`, and `ModelError` where a file on the Hub has to be looked at."""
+def resolve(reference: str, access: Access = USUAL) -> ModelSpec:
+    """What a reference means; `access` says how an endpoint is asked.
+
+    Raises `UsageError`, and `ModelError` where a file on the Hub has to be looked at.
+    """
     provider, colon, name = reference.partition(":")
     if provider in PROVIDERS and not colon:
         raise UsageError(f"a model is written with a colon: {provider}: and what comes after it, not {reference!r}.")
@@ -63,7 +68,7 @@ def resolve(reference: str) -> ModelSpec:
     if provider == "openai":
         from simforge.models import endpoint
 
-        return endpoint.resolve(name)
+        return endpoint.resolve(name, access)
     from simforge.models import scripted
 
     return scripted.resolve(name)
@@ -88,7 +93,7 @@ async def open_model(spec: ModelSpec) -> Model:
     if provider == "openai":
         from simforge.models.endpoint import Endpoint
 
-        return await Endpoint.open(name)
+        return await Endpoint.open(name, spec.access)
     from simforge.models.scripted import ScriptedModel
 
     return ScriptedModel(name)

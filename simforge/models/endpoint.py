@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from simforge.errors import CallFailed, EndpointDown, ModelError, UsageError, nearest
 from simforge.models import ModelSpec
 from simforge.models.admission import PATIENCE, Gate, backoff
-from simforge.types import ChatReply, ChatRequest, Finish
+from simforge.types import USUAL, Access, ChatReply, ChatRequest, Finish
 
 if TYPE_CHECKING:
     import aiohttp
@@ -67,19 +67,22 @@ def parse(name: str) -> Address:
     return Address(model, found)
 
 
-def resolve(name: str) -> ModelSpec:
-    """The spec of an endpoint's model: told by its name and where it is asked."""
+def resolve(name: str, access: Access = USUAL) -> ModelSpec:
+    """The spec of an endpoint's model: told by its name, where it is asked, and what every request has besides."""
     address = parse(name)
     about = f"{address.model} at {', '.join(address.urls)}"
-    return ModelSpec(f"openai:{name}", f"openai:{address.model}@{','.join(sorted(address.urls))}", "unknown", about)
+    more = "" if access.body == "{}" else f"?{access.body}"
+    fingerprint = f"openai:{address.model}@{','.join(sorted(address.urls))}{more}"
+    return ModelSpec(f"openai:{name}", fingerprint, "unknown", about, access)
 
 
 class Endpoint:
     """A model behind one or more URLs, as a client."""
 
-    def __init__(self, address: Address, key: str, session: aiohttp.ClientSession) -> None:
+    def __init__(self, address: Address, access: Access, key: str, session: aiohttp.ClientSession) -> None:
         self._address, self._session = address, session
-        self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json", **dict(access.headers)}
+        self._more: dict[str, Any] = json.loads(access.body)
         self._gates = {url: Gate() for url in address.urls}
         self._constrains: bool | None = None
         "Whether the server keeps to `structured_outputs`; unknown until it was asked once."
@@ -88,17 +91,17 @@ class Endpoint:
         "Whether the model wants `max_completion_tokens` in place of `max_tokens`."
 
     @classmethod
-    async def open(cls, name: str) -> Endpoint:
+    async def open(cls, name: str, access: Access = USUAL) -> Endpoint:
         """Check key, URL and model with the `openai` package, and open a session. Raises `ModelError`."""
         import aiohttp
 
         address = parse(name)
-        key = os.environ.get("OPENAI_API_KEY", "")
+        key = os.environ.get(access.key, "")
         for url in address.urls:
-            await _checked(url, address.model, key)
+            await _checked(url, address.model, access, key)
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE)
         session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
-        return cls(address, key or "none", session)
+        return cls(address, access, key or "none", session)
 
     async def close(self) -> None:
         await self._session.close()
@@ -163,7 +166,7 @@ class Endpoint:
         }
         if sampling.stop:
             body["stop"] = list(sampling.stop)
-        return body
+        return body | self._more
 
     def _url(self, request: ChatRequest) -> str:
         """The URL of a dialogue's first messages, unless it is much busier than the least busy one."""
@@ -226,15 +229,17 @@ class Endpoint:
         raise CallFailed(f"after {ATTEMPTS} attempts: {problem}")
 
 
-async def _checked(url: str, model: str, key: str) -> None:
+async def _checked(url: str, model: str, access: Access, key: str) -> None:
     """Raise `ModelError` where key, URL or model are wrong; a server that lists no models is taken at its word."""
     import openai
 
-    client = openai.AsyncOpenAI(base_url=url, api_key=key or "none", max_retries=1, timeout=20)
+    client = openai.AsyncOpenAI(
+        base_url=url, api_key=key or "none", default_headers=dict(access.headers), max_retries=1, timeout=20
+    )
     try:
         names = [one.id async for one in client.models.list()]
     except openai.AuthenticationError as problem:
-        hint = "set OPENAI_API_KEY" if not key else "look at OPENAI_API_KEY"
+        hint = f"set {access.key}" if not key else f"look at {access.key}"
         raise ModelError(f"{url} refuses the key ({problem.message}): {hint}.") from None
     except openai.APIConnectionError as problem:
         raise ModelError(f"{url} cannot be reached: {problem.__cause__ or problem}. Is the server up?") from None
