@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import polars as pl
@@ -245,3 +248,24 @@ def test_a_recipe_says_how_an_endpoint_is_asked_and_no_secret_gets_out(tmp_path)
     assert (headers["Authorization"], headers["X-Lab"], body["top_k"]) == ("Bearer sesame", "ours", 7)
     written = [path for path in (tmp_path / "r").rglob("*") if path.is_file()]
     assert not any(b"sesame" in path.read_bytes() or b"X-Lab" in path.read_bytes() for path in written)
+
+
+def test_a_killed_run_asks_again_only_what_was_in_flight(endpoint, tmp_path):
+    server = endpoint(latency_ms=20)
+    arguments = ["generate", "psoup", "--personas", 60, "--model", server.model, "--concurrency", 16]
+    command = [sys.executable, "-m", "simforge", *map(str, arguments), "--out", str(tmp_path / "r")]
+    for goal in (0.3, 0.6, 0.9):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while server.stats()["distinct_bodies"] < goal * 640 and process.poll() is None:
+            time.sleep(0.02)
+        process.kill()
+        process.wait()
+    done = simforge(*arguments, "--out", tmp_path / "r")
+    assert done.status == 0, done.err
+    stats = server.stats()
+    assert stats["repeated_bodies"] <= 3 * 48, stats  # three kills, each with at most 16 dialogues' calls in flight
+    whole = simforge(*arguments, "--out", tmp_path / "whole", "--reuse", tmp_path / "r")
+    assert whole.status == 0 and server.stats()["distinct_bodies"] == stats["distinct_bodies"]
+    for table in ("preferences", "judgments", "candidates", "discards"):
+        files = [sorted((tmp_path / run / "data" / table).glob("*.parquet")) for run in ("r", "whole")]
+        assert [one.read_bytes() for one in files[0]] == [one.read_bytes() for one in files[1]]
