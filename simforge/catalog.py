@@ -63,8 +63,12 @@ def entry(kind: str, reference: str) -> Entry:
         path, label = Path(reference).expanduser(), reference
     else:
         if reference not in names(kind):
-            hint = f"See `simforge show {kind}`, or give a path such as ./{reference}{SUFFIXES[kind]}."
-            raise NotFound(_SINGULAR[kind], reference, names(kind), hint)
+            folder, _, name = reference.rpartition("/")
+            what = "preference space" if folder == "spaces" else _SINGULAR[kind]
+            near = [one.removeprefix(f"{folder}/") for one in names(kind) if one.rpartition("/")[0] == folder]
+            said = name if folder == "spaces" else reference
+            hint = f"See `simforge show {kind}`, or give a path such as ./{name}{SUFFIXES[kind]}."
+            raise NotFound(what, said, near if folder == "spaces" else names(kind), hint)
         label = f"{kind}/{reference}{SUFFIXES[kind]}"
         path = root() / label
     try:

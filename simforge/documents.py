@@ -167,24 +167,27 @@ def _sentences(document: Document, model: type[BaseModel], errors: list[Any]) ->
     plain: list[Any] = []
     shaped: dict[Path, list[Any]] = {}
     for error in errors:
-        tag = _first_tag(document.value, error["loc"])
+        tag = _first_tag(document.value, error)
         if tag is None:
             plain.append(error)
         else:
             short = {**error, "loc": (*error["loc"][:tag], *error["loc"][tag + 1 :])}
             shaped.setdefault(error["loc"][:tag], []).append(short)
     for group in shaped.values():
-        deepest = max(len(error["loc"]) for error in group)
-        plain += [error for error in group if len(error["loc"]) == deepest][: None if deepest > 1 else 1]
+        fitting = [error for error in group if not error["type"].endswith("_type")] or group[:1]
+        deepest = max(len(error["loc"]) for error in fitting)
+        plain += [error for error in fitting if len(error["loc"]) == deepest]
     return list(dict.fromkeys(_sentence(document, model, error) for error in plain))
 
 
-def _first_tag(value: Any, path: Path) -> int | None:
-    """The place in a path that names a shape (`list[str]`, `Pole`) and no key."""
+def _first_tag(value: Any, error: Any) -> int | None:
+    """The place in an error's path that names a shape (`list[str]`, `Pole`) and no key."""
+    path: Path = error["loc"]
     for place, part in enumerate(path):
         if isinstance(value, dict):
             if part not in value:
-                return None if place == len(path) - 1 else place
+                absent = place == len(path) - 1 and error["type"] in ("missing", "extra_forbidden")
+                return None if absent or part == "[key]" else place
             value = value[part]
         elif isinstance(value, list) and isinstance(part, int) and part < len(value):
             value = value[part]
@@ -206,6 +209,8 @@ def _sentence(document: Document, model: type[BaseModel], error: Any) -> Mistake
         choices = [c.strip(" '") for c in expected.replace(" or ", ",").split(",")]
         close = nearest(str(given), choices) or f"; one of {expected}"
         return document.mistake(path, f"{given!r} is not allowed{close}")
+    if kind in ("model_type", "dict_type", "model_attributes_type"):
+        return document.mistake(path, f"must be a mapping of keys to values, not {given!r}")
     message = str(error["msg"]).removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     shown = "" if isinstance(given, dict | list) or kind == "value_error" else f", not {given!r}"
