@@ -23,6 +23,7 @@ from simforge.display import Display
 from simforge.errors import TooManyFailures, UsageError
 from simforge.ledger import Ledger
 from simforge.models import ModelSpec
+from simforge.money import Purse
 from simforge.personas import Cast, Pack, Passed
 from simforge.roles import Roles
 from simforge.shards import Job
@@ -80,7 +81,7 @@ def completed(
         return replace(found, passed=Passed(**known["passed"])), {"writer": Usage(**known["usage"])}
     each = len(cast.pack.written) + (cast.pack.portrait is not None)
     with display.writing(len(cast), each * len(cast)):
-        done = _written(cast, job.models["writer"], job.ledger, job.reuse, seed, job.concurrency, display)
+        done = _written(cast, job.models["writer"], job.ledger, job.reuse, seed, job.concurrency, display, job.purse)
     if len(done.left_out) > max_failures * len(cast) or not len(done.cast):
         number, reason = next(iter(done.left_out.items()))
         raise TooManyFailures(
@@ -142,10 +143,17 @@ def grow(space: str, to: int, model: str, seed: int, out: Path) -> int:
 
 
 def _written(
-    cast: Cast, spec: ModelSpec, ledger: Path, reuse: tuple[Path, ...], seed: int, concurrency: int, display: Display
+    cast: Cast,
+    spec: ModelSpec,
+    ledger: Path,
+    reuse: tuple[Path, ...],
+    seed: int,
+    concurrency: int,
+    display: Display,
+    purse: Purse | None = None,
 ) -> Written:
     """The cast after the writer; who is left out is said and counted."""
-    done = asyncio.run(_asked(spec, ledger, reuse, seed, display, lambda r: writing.write(cast, r, concurrency)))
+    done = asyncio.run(_asked(spec, ledger, reuse, seed, display, lambda r: writing.write(cast, r, concurrency), purse))
     for index, reason in done.left_out.items():
         display.say(f"person {index} is left out: {reason}")
     passed = replace(cast.passed, unwritten=len(done.left_out))
@@ -159,13 +167,15 @@ async def _asked(
     seed: int,
     display: Display,
     work: Callable[[Roles], Awaitable[T]],
+    purse: Purse | None = None,
 ) -> T:
     """What comes of asking a writer, behind a ledger."""
     with Ledger(ledger, reuse) as opened:
-        model: Any = await models.open_model(spec)
+        model: Any = await models.open_model(spec, purse.check if purse else None)
         try:
-            return await work(Roles({"writer": (spec, model)}, opened, seed, display.replied))
+            return await work(Roles({"writer": (spec, model)}, opened, seed, display.replied, purse))
         finally:
+            await opened.drain()
             await model.close()
 
 

@@ -23,6 +23,10 @@ from simforge.identity import digest
 from simforge.types import ChatReply, ChatRequest, Finish, Usage
 
 
+PATIENCE = 5.0
+"Seconds that a run which stops waits for replies under way."
+
+
 class Ledger:
     """Replies of earlier and present calls. One per worker."""
 
@@ -58,6 +62,7 @@ class Ledger:
             return await asyncio.shield(self._under_way[key]), False
         # A task of its own: a dialogue that gives up must not take the reply away from others that wait for it.
         shared = asyncio.create_task(self._pay(key, request, call))
+        shared.add_done_callback(lambda task: task.cancelled() or task.exception())  # heard, even if nobody waits
         self._under_way[key] = shared
         return await asyncio.shield(shared), True
 
@@ -70,6 +75,11 @@ class Ledger:
             return reply
         finally:
             del self._under_way[key]
+
+    async def drain(self) -> None:
+        """Wait a little for the replies that are under way: they are paid for, whoever has given up on them."""
+        if self._under_way:
+            await asyncio.wait(list(self._under_way.values()), timeout=PATIENCE)
 
     def close(self) -> None:
         if self._writer is not None:

@@ -9,6 +9,7 @@ is finished stays finished: the same call goes on where an earlier one stopped.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import AsyncGenerator, Iterator, Sequence
@@ -165,9 +166,13 @@ def retry(path: Path, display: Display) -> tuple[Run, int]:
     known = json.loads(notes.read_text(encoding="utf-8"))
     paths = {name: Path(known[name]) if known[name] is not None else None for name in ("out", "cast", "prices")}
     lists = {name: tuple(known[name]) for name in ("models", "overrides")}
-    options = Options(**{**known, **paths, **lists, "reuse": tuple(map(Path, known["reuse"])), "out": path})
+    out, folder = path.resolve(), known.pop("folder")
+    options = Options(**{**known, **paths, **lists, "reuse": tuple(map(Path, known["reuse"])), "out": out})
     lost = sum(tally.failed for tally in RunFolder(path, {}, 1).finished().values())
-    return generate(options, display), lost
+    if not lost and (path / "manifest.json").is_file():
+        return Run(path, {}), 0
+    with contextlib.chdir(folder):  # the options name files as they were named then
+        return generate(options, display), max(1, lost)
 
 
 def _purse(options: Options, specs: dict[Role, ModelSpec]) -> Purse | None:
@@ -195,6 +200,8 @@ def _spent(ledger: Path, specs: dict[Role, ModelSpec], prices: dict[str, Price])
 
 def _plain(options: Options) -> dict[str, Any]:
     found = asdict(options)
+    found["overrides"] = [one for one in options.overrides if not one.startswith("endpoints")]  # may hold a secret
+    found["folder"] = str(Path.cwd())
     return {name: str(value) if isinstance(value, Path) else value for name, value in found.items()} | {
         "reuse": [str(path.resolve()) for path in options.reuse]
     }

@@ -130,7 +130,7 @@ class Worker:
         opened: dict[str, Model] = {}
         for spec in job.models.values():
             if spec.reference not in opened:
-                opened[spec.reference] = await models.open_model(spec)
+                opened[spec.reference] = await models.open_model(spec, job.purse.check if job.purse else None)
         ledger = ledger or Ledger(job.ledger, job.reuse)
         by_role = {role: (spec, opened[spec.reference]) for role, spec in job.models.items()}
         on_reply = watch.replied if watch else None
@@ -138,6 +138,7 @@ class Worker:
 
     async def close(self) -> None:
         """Let go of the models' connections and the ledger."""
+        await self._roles.ledger.drain()
         for model in {id(model): model for _, model in self._roles.models.values()}.values():
             await model.close()
         self._roles.ledger.close()

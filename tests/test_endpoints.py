@@ -108,6 +108,12 @@ def test_thinking_is_taken_out_and_cut_off_answers_are_known():
     assert endpoints._reply(answer("<think>hm\nhm</think>\n\nYes.")).text == "Yes."
     assert endpoints._reply(answer("Yes and", "length")).finish == Finish.length
     assert endpoints._reply(answer(None)).text == ""
+    assert endpoints._reply(answer("so I think\n</think>\n\nYes.")).text == "Yes."
+    assert endpoints._reply(answer("<think>and then")) == endpoints._reply(answer("", "length"))
+    assert endpoints._reply(answer([{"type": "text", "text": "Yes"}, {"text": "."}])).text == "Yes."
+    for odd in ({"choices": [{"message": None}]}, {"choices": [{"message": "x"}]}, {"choices": []}, {}):
+        with pytest.raises(CallFailed, match="the answer has no message"):
+            endpoints._reply(odd)
 
 
 def test_probabilities_of_choices_come_from_what_begins_exactly_one():
@@ -122,6 +128,9 @@ def test_probabilities_of_choices_come_from_what_begins_exactly_one():
         {"1": 0.5 / 0.95, "2": 0.25 / 0.95, "tie": 0.2 / 0.95}
     )
     assert endpoints._choice_probabilities(top(t=1.0), ("tie", "two")) == {}
+    for broken in (None, [None], [{"token": "1"}], [{"token": "1", "logprob": None}]):
+        content = {"choices": [{"logprobs": {"content": [{"top_logprobs": broken}]}}]}
+        assert endpoints._choice_probabilities(content, ("1", "2")) == {}
     assert endpoints._choice_probabilities({"choices": [{}]}, ("1", "2")) == {}
 
 
@@ -168,6 +177,10 @@ def test_the_gate_halves_under_load_and_learns_to_live_with_refusals_that_no_cut
         (unlucky.refused if _ % 10 == 0 else lambda: unlucky.answered(0.05))()
     assert 25 <= loaded.limit <= 75
     assert unlucky.limit > 200
+    swamped = Gate()
+    for number in range(4000):  # four at once are served, and every other call is refused
+        (swamped.refused if number % max(1, int(swamped.limit)) >= 4 else lambda: swamped.answered(0.05))()
+    assert swamped.limit < 30
 
 
 def test_a_place_is_free_again_after_a_cancelled_wait():

@@ -11,6 +11,7 @@ A client raises `CallFailed` for one call that did not work, and any other `Mode
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -83,8 +84,11 @@ def fetch(spec: ModelSpec) -> None:
         weights.file_of(name)
 
 
-async def open_model(spec: ModelSpec) -> Model:
-    """The client of a model, in this process. A local model is loaded once per process and shared."""
+async def open_model(spec: ModelSpec, admit: Callable[[], None] | None = None) -> Model:
+    """The client of a model, in this process. A local model is loaded once per process and shared.
+
+    `admit` raises where no call may be made any more; an endpoint asks it right before each.
+    """
     provider, _, name = spec.reference.partition(":")
     if provider == "local":
         from simforge.models.local import LocalModel
@@ -93,7 +97,7 @@ async def open_model(spec: ModelSpec) -> Model:
     if provider == "openai":
         from simforge.models.endpoint import Endpoint
 
-        return await Endpoint.open(name, spec.access)
+        return await Endpoint.open(name, spec.access, admit)
     from simforge.models.scripted import ScriptedModel
 
     return ScriptedModel(name)

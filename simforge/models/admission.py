@@ -5,9 +5,9 @@ is overloaded (429, 503, 529) it halves, then grows slowly. A share of refusals 
 in flight does not come from the load, so the gate learns to live with it: one call in ten that is refused whatever one
 does must not bring a run down to a crawl. `Retry-After` holds back the one call that was told to wait.
 
-A deadline bounds every call: ten times the usual latency once that is known, so a call that hangs is abandoned and
-asked again. While an endpoint cannot be reached at all, calls wait and one of them tries; when nothing came back for
-`PATIENCE` seconds, the run stops with the reason.
+A deadline bounds every call: ten times the usual latency once that is known, doubled when calls reach it, so a call
+that hangs is abandoned and asked again. While an endpoint cannot be reached at all, its calls try again with growing
+pauses, or go to the model's other URLs; when all of them were unreachable for `PATIENCE` seconds, the run stops.
 """
 
 from __future__ import annotations
@@ -28,6 +28,12 @@ PATIENCE = 120.0
 FIRST_DEADLINE = 300.0
 "Seconds that a call may take while the usual latency is not known yet."
 LEAST_DEADLINE = 5.0
+CHANCE = 0.25
+"Largest share of refusals that can count as independent of the load."
+PROBE = 5.0
+"Seconds for which calls avoid a URL that could not be reached."
+SERVING = 30.0
+"Seconds since its last answer for which an endpoint counts as serving."
 SAMPLES = 50
 "Latencies needed to know the usual one."
 
@@ -51,8 +57,10 @@ class Gate:
         "Limit and share of refusals before the last cut, until it is known whether the cut helped."
         self._floor = 0.0
         "Share of refusals that does not depend on the load."
-        self._alive = time.monotonic()
-        self._down = False
+        self._gone_since: float | None = None
+        "When the endpoint was first found unreachable, since it last answered."
+        self._tried = 0.0
+        self._last_answer = 0.0
 
     @asynccontextmanager
     async def deadline(self) -> AsyncIterator[None]:
@@ -69,16 +77,18 @@ class Gate:
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
         """One place in flight; waits while all are taken."""
-        while self.in_flight >= int(self.limit):
+        if self.in_flight < int(self.limit) and not self._waiting:
+            self.in_flight += 1
+        else:
             turn = asyncio.get_running_loop().create_future()
             self._waiting.append(turn)
             try:
-                await turn
+                await turn  # who wakes it has taken the place for it, so that nobody overtakes
             except asyncio.CancelledError:
                 if turn.done() and not turn.cancelled():
+                    self.in_flight -= 1
                     self._wake()
                 raise
-        self.in_flight += 1
         try:
             yield
         finally:
@@ -87,26 +97,46 @@ class Gate:
 
     def answered(self, seconds: float) -> None:
         """An answer came after so many seconds."""
-        self._alive, self._down = time.monotonic(), False
+        self.reached()
+        self._last_answer = time.monotonic()
         self._latencies.append(seconds)
         self._answered += 1
         self._decide()
 
     def refused(self) -> None:
         """The endpoint said that it is overloaded."""
-        self._alive, self._down = time.monotonic(), False
+        self.reached()
         self._refused += 1
         self._decide()
 
-    def unreachable(self) -> float:
-        """A call did not get through; gives the seconds since the last answer of any kind."""
-        self._down = True
-        return time.monotonic() - self._alive
+    def reached(self) -> None:
+        """Something came back, if only an error."""
+        self._gone_since = None
+
+    def slow(self) -> None:
+        """A call took longer than it may: the next ones may take longer, up to the first deadline."""
+        self.seconds = min(self._longest, 2 * self.seconds)
+
+    def unreachable(self) -> None:
+        """A call did not get through."""
+        self._tried = time.monotonic()
+        if self._gone_since is None:
+            self._gone_since = self._tried
 
     @property
-    def down(self) -> bool:
-        """Whether the last thing that is known of the endpoint is that it could not be reached."""
-        return self._down
+    def gone(self) -> float:
+        """Seconds for which the endpoint has been unreachable; 0 where it is not known to be."""
+        return 0.0 if self._gone_since is None else time.monotonic() - self._gone_since
+
+    @property
+    def avoided(self) -> bool:
+        """Whether calls should go elsewhere; now and then one may try."""
+        return self._gone_since is not None and time.monotonic() - self._tried < PROBE
+
+    @property
+    def serves(self) -> bool:
+        """Whether calls have been answered lately, whatever happened to others."""
+        return time.monotonic() - self._last_answer < SERVING
 
     def _decide(self) -> None:
         """At the end of an epoch (about as many answers as calls are allowed in flight), move the limit."""
@@ -123,8 +153,8 @@ class Gate:
         if self._before is not None:
             limit, earlier = self._before
             self._before = None
-            if share > 0.5 * earlier:  # the cut did not help: these refusals do not come from the load
-                self._floor = max(share, earlier) * 1.5
+            if share > 0.5 * earlier and earlier <= CHANCE:  # the cut did not help, so they do not come from the load
+                self._floor = min(CHANCE, max(share, earlier) * 1.5)
                 self.limit = limit
                 return
         self._floor *= 0.98
@@ -142,6 +172,7 @@ class Gate:
             turn = self._waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
+                self.in_flight += 1
                 free -= 1
 
 
@@ -150,6 +181,5 @@ def backoff(attempt: int, told: float | None) -> float:
 
     The jitter is real randomness on purpose: it must differ between workers, and it decides no content.
     """
-    if told is not None:
-        return float(min(told, PATIENCE) * random.uniform(1.0, 1.25))
-    return float(min(20.0, 0.25 * 2**attempt) * random.uniform(0.5, 1.5))
+    usual = min(20.0, 0.25 * 2**attempt) * random.uniform(0.5, 1.5)
+    return float(usual if told is None else max(usual, min(told, PATIENCE) * random.uniform(1.0, 1.25)))

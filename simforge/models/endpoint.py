@@ -20,6 +20,7 @@ import math
 import os
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,13 +36,16 @@ log = logging.getLogger("simforge")
 
 ATTEMPTS = 8
 "Most times that one call is tried."
+REFUSALS = 64
+"Most times that one call is turned away by an endpoint that serves others."
+PROBES = 3
+"Times that a server may fail to keep to choices before it is taken not to know them."
 KEEP_ALIVE = 3.0
 "Seconds that an idle connection is kept: vLLM closes its end after 5, and a request on a closed one is lost."
 MARGIN = 8
 "Calls by which a dialogue's own URL may be busier than the least busy one before the call goes there."
 TOP = 20
 "Alternatives asked for with the first token of a choice; the most that OpenAI gives."
-THINKING = re.compile(r"<think>.*?</think>\s*", re.DOTALL)
 OVERLOADED = (429, 503, 529)
 FATAL = (401, 403, 404)
 
@@ -87,12 +91,16 @@ class Endpoint:
         self._constrains: bool | None = None
         "Whether the server keeps to `structured_outputs`; unknown until it was asked once."
         self._asking = asyncio.Lock()
+        self._admit: Callable[[], None] | None = None
         self._newer = False
         "Whether the model wants `max_completion_tokens` in place of `max_tokens`."
 
     @classmethod
-    async def open(cls, name: str, access: Access = USUAL) -> Endpoint:
-        """Check key, URL and model with the `openai` package, and open a session. Raises `ModelError`."""
+    async def open(cls, name: str, access: Access = USUAL, admit: Callable[[], None] | None = None) -> Endpoint:
+        """Check key, URL and model with the `openai` package, and open a session. Raises `ModelError`.
+
+        `admit` is asked right before every POST and raises where no more may be sent (a budget).
+        """
         import aiohttp
 
         address = parse(name)
@@ -101,7 +109,9 @@ class Endpoint:
             await _checked(url, address.model, access, key)
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE)
         session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
-        return cls(address, access, key or "none", session)
+        found = cls(address, access, key or "none", session)
+        found._admit = admit
+        return found
 
     async def close(self) -> None:
         await self._session.close()
@@ -140,13 +150,12 @@ class Endpoint:
 
     async def _keeps_to_choices(self, request: ChatRequest) -> bool:
         """Ask for a word that nobody would say: a server that ignores the constraint says something else."""
-        body = self._body(request)
-        body |= {"structured_outputs": {"choice": ["zyxwv", "vwxyz"]}, "max_tokens": 16}
-        try:
+        kept = False
+        for probe in range(PROBES):
+            body = self._body(request)
+            body |= {"structured_outputs": {"choice": ["zyxwv", "vwxyz"]}, "seed": probe}
             said = _reply(await self._post(body, request)).text.strip()
-        except CallFailed:
-            said = ""
-        kept = said in ("zyxwv", "vwxyz")
+            kept = kept or said in ("zyxwv", "vwxyz")
         if not kept:
             log.warning(
                 "%s does not keep to choices: verdicts are read from its words, and what cannot be read is unreadable",
@@ -175,21 +184,23 @@ class Endpoint:
             return urls[0]
         start = "\x1f".join(message.content for message in request.messages[:2])
         own = max(urls, key=lambda url: hashlib.blake2b((url + start).encode(), digest_size=8).digest())
-        least = min(urls, key=lambda url: (self._gates[url].down, self._gates[url].in_flight))
+        least = min(urls, key=lambda url: (self._gates[url].avoided, self._gates[url].in_flight))
         own_gate, least_gate = self._gates[own], self._gates[least]
-        return least if own_gate.down or own_gate.in_flight > least_gate.in_flight + MARGIN else own
+        return least if own_gate.avoided or own_gate.in_flight > least_gate.in_flight + MARGIN else own
 
     async def _post(self, body: dict[str, Any], request: ChatRequest) -> dict[str, Any]:
         """The answer to one call, asked again while that can help."""
         import aiohttp
 
         problem = "no attempt"
-        attempt = 0
+        attempt = refusals = 0
         while attempt < ATTEMPTS:
             url = self._url(request)
             gate = self._gates[url]
             told: float | None = None
             async with gate.place():
+                if self._admit is not None:
+                    self._admit()
                 start = time.monotonic()
                 try:
                     async with gate.deadline():
@@ -204,21 +215,26 @@ class Endpoint:
                     problem = f"{url} answered {status}: {_words(text)}"
                     if status in OVERLOADED:
                         gate.refused()
+                        refusals += 1
+                        if gate.serves and refusals < REFUSALS:
+                            attempt -= 1  # others are served: this one's turn comes
                     elif status in FATAL:
                         raise ModelError(f"{self._address.model}: {problem}")
-                    elif status == 400 and "max_completion_tokens" in text and not self._newer:
+                    elif status == 400 and "max_completion_tokens" in text and "max_tokens" in body:
                         self._newer = True
                         body["max_completion_tokens"] = body.pop("max_tokens")
                         continue
                     elif status < 500 and status not in (408, 409, 425):
                         raise CallFailed(problem)
                     else:
-                        gate.answered(time.monotonic() - start)
+                        gate.reached()
                 except TimeoutError:
+                    gate.slow()
                     problem = f"{url} did not answer within {gate.seconds:.0f} s"
                 except aiohttp.ClientConnectorError as lost:
                     problem = f"{url} cannot be reached: {lost}"
-                    silent = gate.unreachable()
+                    gate.unreachable()
+                    silent = min(one.gone for one in self._gates.values())
                     if silent > PATIENCE:
                         raise EndpointDown(f"{problem} (for {silent:.0f} s). What was answered is kept.") from None
                     attempt -= 1  # waiting for an endpoint to come back is bounded by its patience, not by attempts
@@ -258,17 +274,26 @@ def _reply(answer: dict[str, Any]) -> ChatReply:
     try:
         choice = answer["choices"][0]
         text = choice["message"].get("content") or ""
-    except (KeyError, IndexError, TypeError):
+        if isinstance(text, list):
+            text = "".join(part.get("text") or "" for part in text)
+        usage = answer.get("usage") or {}
+        finish = Finish.length if choice.get("finish_reason") == "length" else Finish.stop
+        said, thinking = _spoken(text)
+    except (KeyError, IndexError, TypeError, AttributeError):
         raise CallFailed(f"the answer has no message: {_words(json.dumps(answer))}") from None
-    usage = answer.get("usage") or {}
-    finish = Finish.length if choice.get("finish_reason") == "length" else Finish.stop
     return ChatReply(
-        text=THINKING.sub("", text).strip(),
-        finish=finish,
+        text=said,
+        finish=Finish.length if thinking else finish,
         prompt_tokens=int(usage.get("prompt_tokens") or 0),
         cached_tokens=int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0),
         completion_tokens=int(usage.get("completion_tokens") or 0),
     )
+
+
+def _spoken(text: str) -> tuple[str, bool]:
+    """What is said after the thinking, and whether the thinking never ended. Some templates open the tag themselves."""
+    said = text.rpartition("</think>")[2]
+    return ("", True) if "<think>" in said else (said.strip(), False)
 
 
 def _choice_probabilities(answer: dict[str, Any], choices: tuple[str, ...]) -> dict[str, float]:
@@ -281,11 +306,12 @@ def _choice_probabilities(answer: dict[str, Any], choices: tuple[str, ...]) -> d
     except (KeyError, IndexError, TypeError):
         return {}
     found = dict.fromkeys(choices, 0.0)
-    for one in top:
-        token = str(one.get("token", "")).strip().lower()
-        begun = [choice for choice in choices if token and choice.lower().startswith(token)]
-        if len(begun) == 1:
-            found[begun[0]] += math.exp(float(one["logprob"]))
+    for one in top if isinstance(top, list) else []:
+        token, logprob = (one.get("token"), one.get("logprob")) if isinstance(one, dict) else (None, None)
+        word = str(token or "").strip().lower()
+        begun = [choice for choice in choices if word and choice.lower().startswith(word)]
+        if len(begun) == 1 and isinstance(logprob, int | float):
+            found[begun[0]] += math.exp(logprob)
     total = sum(found.values())
     return {choice: share / total for choice, share in found.items()} if total > 0 else {}
 
@@ -293,9 +319,10 @@ def _choice_probabilities(answer: dict[str, Any], choices: tuple[str, ...]) -> d
 def _seconds(header: str | None) -> float | None:
     """`Retry-After` in seconds; dates are not read."""
     try:
-        return float(header) if header else None
+        seconds = float(header) if header else -1.0
     except ValueError:
         return None
+    return seconds if 0 <= seconds < float("inf") else None
 
 
 def _words(text: str) -> str:
