@@ -22,7 +22,6 @@ from pathlib import Path
 from simforge.identity import digest
 from simforge.types import ChatReply, ChatRequest, Finish, Usage
 
-
 PATIENCE = 5.0
 "Seconds that a run which stops waits for replies under way."
 
