@@ -5,9 +5,10 @@ is overloaded (429, 503, 529) it halves, then grows slowly. A share of refusals 
 in flight does not come from the load, so the gate learns to live with it: one call in ten that is refused whatever one
 does must not bring a run down to a crawl. `Retry-After` holds back the one call that was told to wait.
 
-A deadline bounds every call: ten times the usual latency once that is known, doubled when calls reach it, so a call
-that hangs is abandoned and asked again. While an endpoint cannot be reached at all, its calls try again with growing
-pauses, or go to the model's other URLs; when all of them were unreachable for `PATIENCE` seconds, the run stops.
+A deadline bounds every call: ten times the usual latency once that is known, twice as long for a call that reached it
+before, so a call that hangs is abandoned and asked again. While an endpoint cannot be reached at all, its calls try
+again with growing pauses, or go to the model's other URLs; when all of them were unreachable for `PATIENCE` seconds,
+the run stops.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ class Gate:
         self._most, self._longest = float(most), deadline
         self.seconds = deadline
         "That a call may take."
-        self._bounds: dict[asyncio.Timeout, float] = {}
-        "The bounds of the calls under way, and when each began."
+        self._bounds: dict[asyncio.Timeout, tuple[float, int]] = {}
+        "The bounds of the calls under way: when each began, and how often it had reached its deadline before."
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._latencies: deque[float] = deque(maxlen=512)
         self._answered = self._refused = 0
@@ -63,12 +64,16 @@ class Gate:
         self._last_answer = 0.0
 
     @asynccontextmanager
-    async def deadline(self) -> AsyncIterator[None]:
-        """Raises `TimeoutError` in its body once that took too long; calls under way follow what is learnt."""
+    async def deadline(self, timeouts: int = 0) -> AsyncIterator[None]:
+        """Raises `TimeoutError` in its body once that took too long; calls under way follow what is learnt.
+
+        A call that reached its deadline before gets twice as long each time, so that a server which has become slow is
+        heard at last, and the deadline with it.
+        """
         loop = asyncio.get_running_loop()
         start = loop.time()
-        async with asyncio.timeout(self.seconds) as bound:
-            self._bounds[bound] = start
+        async with asyncio.timeout(self._allowed(timeouts)) as bound:
+            self._bounds[bound] = start, timeouts
             try:
                 yield
             finally:
@@ -113,9 +118,8 @@ class Gate:
         """Something came back, if only an error."""
         self._gone_since = None
 
-    def slow(self) -> None:
-        """A call took longer than it may: the next ones may take longer, up to the first deadline."""
-        self.seconds = min(self._longest, 2 * self.seconds)
+    def _allowed(self, timeouts: int) -> float:
+        return float(min(self._longest, self.seconds * 2**timeouts))
 
     def unreachable(self) -> None:
         """A call did not get through."""
@@ -148,8 +152,8 @@ class Gate:
         if len(self._latencies) >= SAMPLES:
             usual = sorted(self._latencies)[int(len(self._latencies) * 0.95)]
             self.seconds = min(self._longest, max(LEAST_DEADLINE, 10 * usual))
-            for bound, start in self._bounds.items():
-                bound.reschedule(start + self.seconds)
+            for bound, (start, timeouts) in self._bounds.items():
+                bound.reschedule(start + self._allowed(timeouts))
         if self._before is not None:
             limit, earlier = self._before
             self._before = None

@@ -193,7 +193,7 @@ class Endpoint:
         import aiohttp
 
         problem = "no attempt"
-        attempt = refusals = 0
+        attempt = refusals = timeouts = 0
         while attempt < ATTEMPTS:
             url = self._url(request)
             gate = self._gates[url]
@@ -203,7 +203,7 @@ class Endpoint:
                     self._admit()
                 start = time.monotonic()
                 try:
-                    async with gate.deadline():
+                    async with gate.deadline(timeouts):
                         sent = self._session.post(f"{url}/chat/completions", json=body, headers=self._headers)
                         async with sent as response:
                             text = await response.text()
@@ -229,7 +229,7 @@ class Endpoint:
                     else:
                         gate.reached()
                 except TimeoutError:
-                    gate.slow()
+                    timeouts += 1
                     problem = f"{url} did not answer within {gate.seconds:.0f} s"
                 except aiohttp.ClientConnectorError as lost:
                     problem = f"{url} cannot be reached: {lost}"
