@@ -16,13 +16,14 @@ import sys
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from simforge import __version__
-from simforge.errors import Interrupted, NotFound, RunStopped, SimForgeError, UsageError
+from simforge.errors import Interrupted, NotFound, RunStopped, SimForgeError, UsageError, nearest
 
 if TYPE_CHECKING:
     from simforge.catalog import Entry
+    from simforge.display import Display
 
 KINDS = ("personas", "generators", "pipelines", "schemas")
 _SUFFIX = {"": 1, "k": 10**3, "m": 10**6}
@@ -53,8 +54,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """Names an unknown option and the near ones, before it misses anything else."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self._subparsers is None:
+            for word in args or ():
+                option = word.split("=")[0]
+                if option.startswith("--") and option != "--" and option not in self._option_string_actions:
+                    self.error(f"there is no option {option}{nearest(option, self._option_string_actions)}")
+        return super().parse_known_args(args, namespace)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="simforge", description="Personalised preference data from simulated users.", allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"simforge {__version__}")
@@ -72,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_generate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_generate(commands: argparse._SubParsersAction[_Parser]) -> None:
     generate = commands.add_parser("generate", help="make a dataset", allow_abbrev=False)
     _add_what(generate)
     generate.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run folder")
@@ -80,11 +93,10 @@ def _add_generate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     generate.set_defaults(command=_generate)
     estimate = commands.add_parser("estimate", help="guess calls, tokens and money of a run", allow_abbrev=False)
     _add_what(estimate)
-    estimate.add_argument("--prices", type=Path, metavar="FILE", help="YAML: prices per million tokens, by model")
     estimate.set_defaults(command=_estimate)
 
 
-def _add_around(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_around(commands: argparse._SubParsersAction[_Parser]) -> None:
     """What is done with a run folder."""
     retry = commands.add_parser("retry", help="play the lost dialogues of a run again", allow_abbrev=False)
     retry.add_argument("run", type=Path, metavar="DIR", help="the run folder")
@@ -134,6 +146,7 @@ def _add_what(generate: argparse.ArgumentParser) -> None:
         dest="overrides",
         help="change the recipe, for example dialogue.turns=3; repeatable",
     )
+    generate.add_argument("--prices", type=Path, metavar="FILE", help="YAML: prices per million tokens, by model")
 
 
 def _add_execution(generate: argparse.ArgumentParser) -> None:
@@ -168,13 +181,12 @@ def _add_execution(generate: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="share of dialogues that may be lost to failed calls (default: 0.05)",
     )
-    generate.add_argument("--prices", type=Path, metavar="FILE", help="YAML: prices per million tokens, by model")
     generate.add_argument(
         "--budget", type=amount, metavar="MONEY", help="stop before a new call once so much is spent (needs --prices)"
     )
 
 
-def _add_personas(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_personas(commands: argparse._SubParsersAction[_Parser]) -> None:
     personas = commands.add_parser("personas", help="look at persona packs, and sample them", allow_abbrev=False)
     actions = personas.add_subparsers(required=True, metavar="ACTION")
     sample = actions.add_parser("sample", help="draw people from a pack", allow_abbrev=False)
@@ -211,33 +223,23 @@ def _add_personas(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 
 def _generate(options: argparse.Namespace) -> int:
     from simforge import pipeline
-    from simforge.display import Display, ending
+    from simforge.display import ending
 
-    display = Display()
-    logging.basicConfig(handlers=[display.log()], level=logging.WARNING)
-    logging.getLogger("simforge").setLevel(logging.INFO)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    display = _shown()
     in_ray_job = "RAY_JOB_ID" in os.environ or "RAY_ADDRESS" in os.environ
     executor = options.executor or ("ray" if options.ray_address or in_ray_job else "local")
     if executor == "local" and options.ray_address:
         raise UsageError("--ray-address belongs to --executor ray, and --executor local was given: drop one of them.")
     run = pipeline.generate(
         pipeline.Options(
+            **_what(options),
             out=options.out,
-            personas=options.personas,
-            pipeline=options.pipeline,
-            seed=options.seed,
-            models=tuple(options.model),
-            prompts=options.prompts,
-            cast=options.cast,
-            overrides=tuple(options.overrides),
             executor=executor,
             ray_address=options.ray_address,
             workers=options.workers,
             concurrency=options.concurrency,
             reuse=tuple(options.reuse),
             max_failures=options.max_failures,
-            prices=options.prices,
             budget=options.budget,
         ),
         display,
@@ -246,22 +248,35 @@ def _generate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _shown() -> Display:
+    """The progress of a run, with the log between its lines; SIGTERM stops it as Ctrl-C does."""
+    from simforge.display import Display
+
+    display = Display()
+    logging.basicConfig(handlers=[display.log()], level=logging.WARNING)
+    logging.getLogger("simforge").setLevel(logging.INFO)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    return display
+
+
+def _what(options: argparse.Namespace) -> dict[str, Any]:
+    """What is made, as `pipeline.Options` names it."""
+    return {
+        "personas": options.personas,
+        "pipeline": options.pipeline,
+        "seed": options.seed,
+        "models": tuple(options.model),
+        "prompts": options.prompts,
+        "cast": options.cast,
+        "overrides": tuple(options.overrides),
+        "prices": options.prices,
+    }
+
+
 def _estimate(options: argparse.Namespace) -> int:
     from simforge import pipeline
 
-    found = pipeline.estimate(
-        pipeline.Options(
-            out=Path(),
-            personas=options.personas,
-            pipeline=options.pipeline,
-            seed=options.seed,
-            models=tuple(options.model),
-            prompts=options.prompts,
-            cast=options.cast,
-            overrides=tuple(options.overrides),
-            prices=options.prices,
-        )
-    )
+    found = pipeline.estimate(pipeline.Options(**_what(options), out=Path()))
     print(f"{found.dialogues} dialogues, about:")
     for role, used in found.usage.items():
         cost = found.cost[role]
@@ -277,11 +292,9 @@ def _estimate(options: argparse.Namespace) -> int:
 
 def _retry(options: argparse.Namespace) -> int:
     from simforge import pipeline
-    from simforge.display import Display, ending
+    from simforge.display import ending
 
-    display = Display()
-    logging.basicConfig(handlers=[display.log()], level=logging.WARNING)
-    logging.getLogger("simforge").setLevel(logging.INFO)
+    display = _shown()
     run, lost = pipeline.retry(options.run, display)
     if not lost:
         print(f"{options.run} has lost no dialogue: there was nothing to play again.")

@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from simforge import models
 from simforge.dialogue import Script, play
 from simforge.ledger import Ledger
 from simforge.models import ModelSpec
@@ -20,8 +19,8 @@ from simforge.plan import Plan
 from simforge.roles import Roles
 from simforge.types import ChatReply, ChatRequest, Finish, Role, Usage
 
-SAMPLE = 16
-"Scenarios that are played."
+SAMPLE = 60
+"Scenarios that are played, or a few more."
 FILL = 0.6
 "Share of the allowed tokens that an answer is taken to have."
 CHARACTERS = 4
@@ -31,7 +30,10 @@ OVERHEAD = 4
 
 
 class Counter:
-    """A model that gives words and counts tokens."""
+    """A model that gives words and counts tokens. Only new requests reach it: what people share is asked once."""
+
+    def __init__(self) -> None:
+        self.used = Usage()
 
     async def chat(self, request: ChatRequest) -> ChatReply:
         said = actor(request)
@@ -43,6 +45,7 @@ class Counter:
             (words * (completion // max(1, len(words)) + 1))[:completion] if words and not request.choices else words
         )
         probabilities = said.choice_probabilities if isinstance(said, ChatReply) else {}
+        self.used += Usage(1, prompt, 0, completion)
         return ChatReply(" ".join(longer), Finish.stop, prompt, 0, completion, probabilities)
 
     async def close(self) -> None:
@@ -51,16 +54,15 @@ class Counter:
 
 async def estimate(plan: Plan, script: Script, specs: Mapping[Role, ModelSpec]) -> dict[str, Usage]:
     """Calls and tokens of a whole run by role (without a writer of people)."""
-    scenarios = plan.scenarios(0, SAMPLE)
-    total: dict[str, Usage] = {}
+    twins = 2 * plan.recipe.prompts.per_persona  # twins share answers: whole pairs, or the sharing would be missed
+    scenarios = plan.scenarios(0, -(-SAMPLE // twins) * twins)
+    counters = {role: Counter() for role in specs}
     with tempfile.TemporaryDirectory() as scratch, Ledger(Path(scratch)) as ledger:
-        model: models.Model = Counter()
-        roles = Roles({role: (spec, model) for role, spec in specs.items()}, ledger, script.seed)
+        roles = Roles({role: (spec, counters[role]) for role, spec in specs.items()}, ledger, script.seed)
         for scenario in scenarios:
-            for role, used in (await play(scenario, script, roles)).usage.items():
-                total[role] = total.get(role, Usage()) + used
+            await play(scenario, script, roles)
     scale = len(plan) / len(scenarios)
-    return {role: _scaled(used, scale) for role, used in total.items()}
+    return {role: _scaled(counter.used, scale) for role, counter in counters.items()}
 
 
 def _scaled(used: Usage, scale: float) -> Usage:

@@ -10,7 +10,7 @@ Nothing is guessed: what a model without a price costs is unknown, and a budget 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated
@@ -75,7 +75,6 @@ class Purse:
     prices: dict[str, Price]
     "By model reference, one for every model of the run."
     spent: float = 0.0
-    calls: int = field(default=0)
 
     def check(self) -> None:
         """Raise `BudgetReached` where nothing is left; asked before every new call."""
@@ -90,4 +89,3 @@ class Purse:
 
     def pay(self, reference: str, used: Usage) -> None:
         self.spent += self.prices[reference].of(used)
-        self.calls += 1

@@ -22,7 +22,7 @@ from simforge import casting, catalog, config, estimating, generators, models, m
 from simforge.config import Recipe
 from simforge.dialogue import Script
 from simforge.display import Display
-from simforge.errors import Interrupted, RecipeError, RunFolderError, TooManyFailures, UsageError
+from simforge.errors import Interrupted, ModelError, RecipeError, RunFolderError, TooManyFailures, UsageError
 from simforge.identity import digest
 from simforge.ledger import totals
 from simforge.models import ModelSpec
@@ -98,10 +98,6 @@ def generate(options: Options, display: Display) -> Run:
     specs = {role: models.resolve(recipe.models[role], recipe.access(recipe.models[role])) for role in roles}
     reuse = tuple(_ledger_of(path) for path in options.reuse)
     purse = _purse(options, specs)
-    if options.executor == "ray":
-        from simforge.executors import ray
-
-        ray.connect(options.ray_address)
     folder = RunFolder.claim(options.out, _identity(recipe, plan, script, specs), _shard_size(plan))
     try:
         if folder.sealed() and not any(tally.failed for tally in folder.finished().values()):
@@ -124,6 +120,9 @@ def generate(options: Options, display: Display) -> Run:
             )
         about = {role: _about(spec) for role, spec in specs.items()}
         manifest = versions.seal(folder, plan, about, total)
+    except (UsageError, ModelError):
+        folder.abandon()
+        raise
     except KeyboardInterrupt:
         raise Interrupted(f"stopped; what was answered so far is kept in {folder.path}.") from None
     finally:

@@ -85,6 +85,13 @@ class RunFolder:
             self._lock.close()
             self._lock = None
 
+    def abandon(self) -> None:
+        """Take the folder away again where nothing has begun in it, so that a mistake leaves nothing behind."""
+        if not any(self.work.glob("parts/*")) and not any(self.ledger.glob("*")) and not self.sealed():
+            shutil.rmtree(self.work, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                self.path.rmdir()
+
     def keep(self, done: ShardDone) -> None:
         """Write a shard's part file."""
         with _writing(self.path):

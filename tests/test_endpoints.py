@@ -90,7 +90,7 @@ def test_a_refused_request_is_that_requests_failure_with_the_servers_words():
 )
 def test_an_endpoint_that_is_not_there_is_told_before_anything_starts(tmp_path, reference, sentence):
     done = simforge("generate", "--personas", 2, "--model", reference, "--out", tmp_path / "r")
-    assert (done.status, sentence in done.err) == (2, True), done.err
+    assert (done.status, sentence in done.err, (tmp_path / "r").exists()) == (2, True, False), done.err
 
 
 def test_a_model_that_the_server_does_not_have_is_told_with_the_nearest(endpoint, tmp_path):

@@ -52,8 +52,8 @@ def test_an_estimate_has_the_calls_of_the_run_and_its_money(tmp_path, prices):
     assert said.status == 0, said.err
     calls = int(re.search(r"assistants +([\d,]+) calls", said.out)[1].replace(",", ""))
     assert simforge("generate", *what, "--out", tmp_path / "r").status == 0
-    used = json.loads((tmp_path / "r/manifest.json").read_text())["usage"]["assistants"]["calls"]
-    assert calls == used
+    asked = int(simforge("ledger", tmp_path / "r").out.split()[0])  # what twins share is asked once
+    assert asked * 0.98 <= calls <= asked * 1.02
     assert re.search(r"together [\d.]+\n", said.out)
     assert "and what has no price" not in said.out
     assert "together" not in simforge("estimate", *what).out

@@ -54,7 +54,7 @@ async def run(
 ) -> AsyncGenerator[ShardDone, None]:
     """Play the shards on `workers` actors (default: one per CPU of the cluster; one per node where models are
     embedded, since each actor loads its own)."""
-    ray = connect(address)
+    ray = _connect(address)
     try:
         embedded = any(spec.reference.startswith("local:") for spec in job.models.values())
         nodes = [node for node in ray.nodes() if node["Alive"]]
@@ -108,7 +108,7 @@ _STARTED: list[bool] = []
 "Whether this process connected Ray, and so takes the connection down."
 
 
-def connect(address: str | None) -> Any:
+def _connect(address: str | None) -> Any:
     """Ray, connected. Raises `UsageError` where there is no cluster, before anything else is done."""
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # workers use this environment as it is
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

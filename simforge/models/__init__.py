@@ -76,8 +76,13 @@ def resolve(reference: str, access: Access = USUAL) -> ModelSpec:
 
 
 def fetch(spec: ModelSpec) -> None:
-    """Make sure that a local model's file is in the cache, fetching it where needed. Raises `ModelError`."""
+    """Make sure that a model is there: a file in the cache (fetched where needed), an endpoint that knows key and
+    model. Asked once per run, not by every worker. Raises `ModelError`."""
     provider, _, name = spec.reference.partition(":")
+    if provider == "openai":
+        from simforge.models import endpoint
+
+        endpoint.check(name, spec.access)
     if provider == "local":
         from simforge.models import weights
 

@@ -83,35 +83,28 @@ def resolve(name: str, access: Access = USUAL) -> ModelSpec:
 class Endpoint:
     """A model behind one or more URLs, as a client."""
 
-    def __init__(self, address: Address, access: Access, key: str, session: aiohttp.ClientSession) -> None:
-        self._address, self._session = address, session
+    def __init__(
+        self, address: Address, access: Access, session: aiohttp.ClientSession, admit: Callable[[], None] | None
+    ) -> None:
+        self._address, self._session, self._admit = address, session, admit
+        key = os.environ.get(access.key) or "none"
         self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json", **dict(access.headers)}
         self._more: dict[str, Any] = json.loads(access.body)
         self._gates = {url: Gate() for url in address.urls}
         self._constrains: bool | None = None
         "Whether the server keeps to `structured_outputs`; unknown until it was asked once."
         self._asking = asyncio.Lock()
-        self._admit: Callable[[], None] | None = None
         self._newer = False
         "Whether the model wants `max_completion_tokens` in place of `max_tokens`."
 
     @classmethod
     async def open(cls, name: str, access: Access = USUAL, admit: Callable[[], None] | None = None) -> Endpoint:
-        """Check key, URL and model with the `openai` package, and open a session. Raises `ModelError`.
-
-        `admit` is asked right before every POST and raises where no more may be sent (a budget).
-        """
+        """Open a session. `admit` is asked right before every POST and raises where no more may be sent (a budget)."""
         import aiohttp
 
-        address = parse(name)
-        key = os.environ.get(access.key, "")
-        for url in address.urls:
-            await _checked(url, address.model, access, key)
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE)
         session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
-        found = cls(address, access, key or "none", session)
-        found._admit = admit
-        return found
+        return cls(parse(name), access, session, admit)
 
     async def close(self) -> None:
         await self._session.close()
@@ -243,6 +236,14 @@ class Endpoint:
             attempt += 1
             await asyncio.sleep(backoff(max(0, attempt), told))
         raise CallFailed(f"after {ATTEMPTS} attempts: {problem}")
+
+
+def check(name: str, access: Access) -> None:
+    """Ask each URL for its models, with the `openai` package; raises `ModelError` where key, URL or model are wrong."""
+    address = parse(name)
+    key = os.environ.get(access.key, "")
+    for url in address.urls:
+        asyncio.run(_checked(url, address.model, access, key))
 
 
 async def _checked(url: str, model: str, access: Access, key: str) -> None:

@@ -10,7 +10,7 @@ import datetime
 import re
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -25,33 +25,34 @@ Weight = Annotated[Number, Field(ge=0)]
 Scalar = str | int | float | bool
 
 
-class Interval(Strict):
+class Bounded(Strict):
+    """Between two bounds, where they are given."""
+
+    low: Number | None = None
+    high: Number | None = None
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise ValueError(f"low ({self.low:g}) must be below high ({self.high:g})")
+        return self
+
+
+class Interval(Bounded):
     """A number, uniform between two bounds."""
 
     low: Number
     high: Number
 
-    @model_validator(mode="after")
-    def _ascending(self) -> Interval:
-        _ascend(self.low, self.high)
-        return self
 
-
-class Normal(Strict):
+class Normal(Bounded):
     """A normally distributed number; with bounds, truncated there."""
 
     mean: Number
     sd: Positive
-    low: Number | None = None
-    high: Number | None = None
-
-    @model_validator(mode="after")
-    def _ascending(self) -> Normal:
-        _ascend(self.low, self.high)
-        return self
 
 
-class Lognormal(Strict):
+class Lognormal(Bounded):
     """A number whose logarithm is normally distributed; with bounds, truncated there."""
 
     median: Positive
@@ -60,24 +61,14 @@ class Lognormal(Strict):
     low: Weight | None = None
     high: Positive | None = None
 
-    @model_validator(mode="after")
-    def _ascending(self) -> Lognormal:
-        _ascend(self.low, self.high)
-        return self
 
-
-class Beta(Strict):
+class Beta(Bounded):
     """A beta-distributed number, stretched from 0..1 to low..high."""
 
     a: Positive
     b: Positive
     low: Number = 0.0
     high: Number = 1.0
-
-    @model_validator(mode="after")
-    def _ascending(self) -> Beta:
-        _ascend(self.low, self.high)
-        return self
 
 
 class Histogram(Strict):
@@ -453,11 +444,6 @@ def _placeless(value: Any) -> Any:
         here = {"file": value["sha256"]} if value.get("sha256") and not value.get("hf") else {}
         return {key: _placeless(inner) for key, inner in value.items()} | here
     return [_placeless(inner) for inner in value] if isinstance(value, list) else value
-
-
-def _ascend(low: float | None, high: float | None) -> None:
-    if low is not None and high is not None and low >= high:
-        raise ValueError(f"low ({low:g}) must be below high ({high:g})")
 
 
 def _sum_to_one(weights: Any) -> None:
