@@ -105,13 +105,23 @@ def _plain(text: str) -> str:
 def _quotes(text: str, steering: str, user: str) -> bool:
     """Whether an answer repeats its steering: six words in a row, or two of its telling words (four letters or more,
     not common ones and not the user's) within four words of each other."""
-    told, said = WORD.findall(steering.lower()), WORD.findall(text.lower())
-    runs = {tuple(told[i : i + 6]) for i in range(len(told) - 5)}
-    if any(tuple(said[i : i + 6]) in runs for i in range(len(said) - 5)):
+    if not steering:
+        return False
+    runs, told = _runs(steering)
+    said = WORD.findall(text.lower())
+    if any(run in f" {' '.join(said)} " for run in runs):
         return True
-    telling = {word for word in told if len(word) > 3} - set(WORD.findall(user.lower())) - _COMMON
+    telling = told.difference(WORD.findall(user.lower()))
     places = [(place, word) for place, word in enumerate(said) if word in telling]
     return any(one != other and there - here < 4 for (here, one), (there, other) in pairwise(places))
+
+
+@lru_cache(maxsize=4096)
+def _runs(steering: str) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Each six words in a row of a steering, with spaces around, and its telling words."""
+    words = WORD.findall(steering.lower())
+    runs = tuple(f" {' '.join(words[i : i + 6])} " for i in range(len(words) - 5))
+    return runs, frozenset(word for word in words if len(word) > 3) - _COMMON
 
 
 _COMMON = frozenset(
@@ -138,7 +148,13 @@ _COMMON = frozenset(
 
 def _script(text: str) -> str:
     """The script that most letters are written in, as Unicode names it."""
-    letters = Counter(_script_of(char) for char in text[:2000] if char.isalpha())
+    text = text[:2000]
+    if text.isascii():
+        return "LATIN" if any(map(str.isalpha, text)) else ""
+    letters: Counter[str] = Counter()
+    for char, times in Counter(text).items():
+        if char.isalpha():
+            letters[_script_of(char)] += times
     return letters.most_common(1)[0][0] if letters else ""
 
 

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import yaml
 
@@ -145,8 +145,8 @@ def grow(space: str, to: int, model: str, seed: int, out: Path) -> int:
 def _written(
     cast: Cast,
     spec: ModelSpec,
-    ledger: Path,
-    reuse: tuple[Path, ...],
+    ledger: Path | str,
+    reuse: tuple[Path | str, ...],
     seed: int,
     concurrency: int,
     display: Display,
@@ -162,8 +162,8 @@ def _written(
 
 async def _asked(
     spec: ModelSpec,
-    ledger: Path,
-    reuse: tuple[Path, ...],
+    ledger: Path | str,
+    reuse: tuple[Path | str, ...],
     seed: int,
     display: Display,
     work: Callable[[Roles], Awaitable[T]],
@@ -171,7 +171,7 @@ async def _asked(
 ) -> T:
     """What comes of asking a writer, behind a ledger."""
     with Ledger(ledger, reuse) as opened:
-        model: Any = await models.open_model(spec, purse.check if purse else None)
+        model = await models.open_model(spec, purse.ready if purse else None)
         try:
             return await work(Roles({"writer": (spec, model)}, opened, seed, display.replied, purse))
         finally:

@@ -127,7 +127,8 @@ def _add_what(generate: argparse.ArgumentParser) -> None:
         default=[],
         metavar="[ROLE=]REF",
         help="model for all roles, or for one of user, assistants, judge, writer; REF is "
-        "local:NAME, local:PATH.gguf, local:hf/OWNER/REPO/FILE.gguf, openai:NAME@URL or scripted:; repeatable",
+        "local:NAME, local:PATH.gguf, local:hf/OWNER/REPO/FILE.gguf, openai:NAME@URL, vllm:NAME or scripted:; "
+        "repeatable",
     )
     generate.add_argument(
         "--prompts", metavar="SOURCE", help="prompts: a .jsonl, .csv or .parquet file, or a shipped set"
@@ -164,7 +165,27 @@ def _add_execution(generate: argparse.ArgumentParser) -> None:
         help="workers (default: 1; with ray one per CPU, or one per node for local models)",
     )
     generate.add_argument(
-        "--concurrency", type=positive, default=32, metavar="N", help="dialogues in flight in one worker (default: 32)"
+        "--runtime-env", type=Path, metavar="FILE", help="YAML: Ray's runtime environment of workers and servers"
+    )
+    generate.add_argument(
+        "--concurrency",
+        type=positive,
+        metavar="N",
+        help="dialogues in flight in one worker (default: 32 with an embedded model, else 256)",
+    )
+    generate.add_argument(
+        "--max-in-flight", type=positive, metavar="N", help="most calls at once at each model, over all workers"
+    )
+    generate.add_argument(
+        "--max-tokens-per-minute",
+        type=positive,
+        metavar="N",
+        help="most tokens a minute of each model behind an endpoint, over all workers",
+    )
+    generate.add_argument(
+        "--ledger",
+        metavar="PLACE",
+        help="keep the replies in this folder or URL (s3://bucket/run) instead of the run folder",
     )
     generate.add_argument(
         "--reuse",
@@ -226,18 +247,20 @@ def _generate(options: argparse.Namespace) -> int:
     from simforge.display import ending
 
     display = _shown()
-    in_ray_job = "RAY_JOB_ID" in os.environ or "RAY_ADDRESS" in os.environ
-    executor = options.executor or ("ray" if options.ray_address or in_ray_job else "local")
-    if executor == "local" and options.ray_address:
+    if options.executor == "local" and options.ray_address and not any("vllm:" in one for one in options.model):
         raise UsageError("--ray-address belongs to --executor ray, and --executor local was given: drop one of them.")
     run = pipeline.generate(
         pipeline.Options(
             **_what(options),
             out=options.out,
-            executor=executor,
+            executor=options.executor,
             ray_address=options.ray_address,
+            runtime_env=options.runtime_env,
             workers=options.workers,
             concurrency=options.concurrency,
+            max_in_flight=options.max_in_flight,
+            max_tokens_per_minute=options.max_tokens_per_minute,
+            ledger=options.ledger,
             reuse=tuple(options.reuse),
             max_failures=options.max_failures,
             budget=options.budget,
@@ -304,15 +327,14 @@ def _retry(options: argparse.Namespace) -> int:
 
 
 def _ledger(options: argparse.Namespace) -> int:
-    from simforge import ledger, money
+    from simforge import ledger, money, versions
 
-    folder = options.run / "work" / "ledger"
-    if not folder.is_dir():
+    folder = versions.ledger_of(options.run)
+    if isinstance(folder, Path) and not folder.is_dir():
         raise UsageError(f"{options.run} is no run folder: there is no work/ledger in it.")
     prices = money.load(options.prices)
     found = ledger.totals(folder)
-    size = sum(path.stat().st_size for path in folder.glob("*.jsonl"))
-    print(f"{sum(used.calls for used in found.values()):,} replies, {size / 2**20:.1f} MiB")
+    print(f"{sum(used.calls for used in found.values()):,} replies in {folder}")
     for model, used in sorted(found.items()):
         price = money.price_of(model, prices)
         priced = f"  {price.of(used):,.2f}" if price is not None else ""

@@ -153,6 +153,47 @@ class Endpoint(Strict):
         return Access(self.key, tuple(sorted(self.headers.items())), canonical(self.body))
 
 
+class Server(Strict):
+    """How a `vllm` model is served on the cluster."""
+
+    replicas: Annotated[int, Field(ge=1)] = 1
+    "Servers of the model; its dialogues are spread over them."
+    tensor_parallel: Annotated[int, Field(ge=1)] = 1
+    "Accelerators of one node that a replica is split over."
+    gpus: Annotated[float, Field(ge=0)] | None = None
+    "Accelerators that a replica asks of Ray; by default as many as `tensor_parallel`. 0 runs on CPUs."
+    cpus: Annotated[float, Field(ge=0)] = 1
+    "CPUs that a replica asks of Ray."
+    resources: dict[str, Annotated[float, Field(gt=0)]] = {}
+    "Resources of your own naming that a replica asks of Ray, to say which nodes may have it."
+    arguments: dict[str, bool | int | float | str] = {}
+    "Further arguments of `vllm serve`, such as `max-model-len: 8192`; true is a flag without a value."
+    environment: dict[str, str] = {}
+    "Environment variables of the server."
+    startup: Annotated[float, Field(gt=0)] = 1800
+    "Seconds that a replica may take to be ready; loading a large model for the first time takes long."
+    autoscaled: bool = False
+    "Wait for nodes that the cluster starts on demand, where no present node is large enough."
+
+    @model_validator(mode="after")
+    def _fits(self) -> Server:
+        own = {"model", "served-model-name", "host", "port", "tensor-parallel-size"} & {*self.arguments}
+        if own:
+            raise ValueError(f"arguments: {', '.join(sorted(own))} is set by SimForge")
+        return self
+
+    @property
+    def accelerators(self) -> float:
+        """What a replica asks of Ray."""
+        return float(self.tensor_parallel) if self.gpus is None else self.gpus
+
+    @property
+    def flags(self) -> list[str]:
+        """The arguments as they stand on a command line."""
+        said = [(f"--{name.lstrip('-')}", value) for name, value in self.arguments.items() if value is not False]
+        return [part for name, value in said for part in ([name] if value is True else [name, str(value)])]
+
+
 class Recipe(Strict):
     """A pipeline file."""
 
@@ -166,6 +207,8 @@ class Recipe(Strict):
     "Model reference of each role that the pipeline uses."
     endpoints: dict[str, Endpoint] = {}
     "How the endpoints of `openai:NAME@URL` models are asked, by URL (or its beginning and `*`)."
+    servers: dict[str, Server] = {}
+    "How the `vllm:NAME` models are served, by reference (or its beginning and `*`)."
     cast: Cast = Cast()
     prompts: Prompts = Prompts()
     dialogue: Dialogue = Dialogue()
@@ -177,10 +220,15 @@ class Recipe(Strict):
     splits: Splits = Splits()
 
     def access(self, reference: str) -> Access:
-        """How a model's endpoint is asked: by the longest entry that fits its first URL."""
+        """How a model's endpoint is asked: by the longest entry that fits its first URL, of a `vllm` model its name."""
         url = reference.rpartition("@")[2].split(",")[0].rstrip("/")
         fitting = [name for name in self.endpoints if fnmatchcase(url, name.rstrip("/"))]
         return self.endpoints[max(fitting, key=len)].access if fitting else USUAL
+
+    def server(self, reference: str) -> Server:
+        """How a `vllm` model is served: by the longest entry that fits."""
+        fitting = [name for name in self.servers if fnmatchcase(reference, name)]
+        return self.servers[max(fitting, key=len)] if fitting else Server()
 
     @property
     def roles(self) -> tuple[Role, ...]:

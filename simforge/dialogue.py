@@ -65,7 +65,7 @@ class _Record:
 
 async def play(scenario: Scenario, script: Script, roles: Roles) -> Episode:
     """Play one scenario to its ending."""
-    calls, record = roles.calls(), _Record()
+    calls, record = roles.calls(scenario.key), _Record()
     try:
         ending = await _turns(scenario, script, calls, record)
     except CallFailed as problem:

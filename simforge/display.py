@@ -39,7 +39,7 @@ class Display:
     def __init__(self, stream: TextIO | None = None) -> None:
         stream = stream or sys.stderr
         self._console = Console(file=stream, highlight=False, soft_wrap=not stream.isatty())
-        self._tally, self._used = Tally(), Usage()
+        self._tally, self._used, self._already = Tally(), Usage(), Tally()
         self._total = self._calls = self._resumed = 0
         self._live = self._writing = False
         self._started = self._printed = time.monotonic()
@@ -50,6 +50,7 @@ class Display:
         self._total, self._resumed = total, already.dialogues
         self._calls = calls * (total - already.dialogues) // max(1, total)
         self._tally.add(already)
+        self._already.add(already)
         if already.dialogues:
             self.say(f"going on: {already.dialogues} of {total} dialogues are there already")
         with self._shown():
@@ -88,6 +89,15 @@ class Display:
 
     def played(self, tally: Tally) -> None:
         """Take note of dialogues that ended."""
+        self._tally.add(tally)
+        self._print_now_and_then()
+
+    def stands(self, tally: Tally, used: Usage) -> None:
+        """Take note of how many workers' dialogues and replies stand since this start."""
+        if used.calls and not self._used.calls:
+            self._started = time.monotonic() - 1
+        self._tally, self._used = Tally(), used
+        self._tally.add(self._already)
         self._tally.add(tally)
         self._print_now_and_then()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import astuple
 from pathlib import Path
 
 from simforge.dialogue import Script, play
@@ -35,7 +36,7 @@ class Counter:
     def __init__(self) -> None:
         self.used = Usage()
 
-    async def chat(self, request: ChatRequest) -> ChatReply:
+    async def chat(self, request: ChatRequest, dialogue: str = "") -> ChatReply:
         said = actor(request)
         text = said.text if isinstance(said, ChatReply) else said
         prompt = sum(len(message.content) // CHARACTERS + OVERHEAD for message in request.messages)
@@ -66,5 +67,4 @@ async def estimate(plan: Plan, script: Script, specs: Mapping[Role, ModelSpec]) 
 
 
 def _scaled(used: Usage, scale: float) -> Usage:
-    numbers = (used.calls, used.prompt_tokens, used.cached_tokens, used.completion_tokens)
-    return Usage(*(round(number * scale) for number in numbers))
+    return Usage(*(round(number * scale) for number in astuple(used)))

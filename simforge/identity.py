@@ -31,6 +31,11 @@ def digest(value: Any, length: int = 16) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:length]
 
 
+def sha256(*parts: str) -> hashlib._Hash:
+    """The SHA-256 of texts in their order, each with its length before it: no two lists of texts are alike."""
+    return hashlib.sha256("".join(f"{len(part)}\x1f{part}" for part in parts).encode())
+
+
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as file:

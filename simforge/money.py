@@ -9,6 +9,7 @@ Nothing is guessed: what a model without a price costs is unknown, and a budget 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -22,6 +23,8 @@ from simforge.documents import Strict
 from simforge.errors import BudgetReached, RecipeError, UsageError
 from simforge.types import Usage
 
+WAIT = 0.1
+"Seconds between two looks at an allowance that is used up."
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -67,6 +70,10 @@ def price_of(reference: str, prices: Mapping[str, Price]) -> Price | None:
     return prices[max(fitting, key=len)] if fitting else None
 
 
+def reached(limit: float, spent: float) -> BudgetReached:
+    return BudgetReached(f"the budget of {limit:g} is reached ({spent:.2f} spent). What was answered is kept.")
+
+
 @dataclass(slots=True)
 class Purse:
     """What may be spent, and what was."""
@@ -75,17 +82,18 @@ class Purse:
     prices: dict[str, Price]
     "By model reference, one for every model of the run."
     spent: float = 0.0
+    allowance: float | None = None
+    """What one of several workers may have spent before it waits for more; `None` is all of the limit. The driver
+    divides what is left again and again, so that together they never exceed it."""
 
-    def check(self) -> None:
-        """Raise `BudgetReached` where nothing is left; asked before every new call."""
-        if self.spent >= self.limit:
-            raise BudgetReached(
-                f"the budget of {self.limit:g} is reached ({self.spent:.2f} spent). What was answered is kept."
-            )
-
-    def shared(self, workers: int) -> Purse:
-        """The purse of one of several workers."""
-        return Purse(max(0.0, self.limit - self.spent) / workers, self.prices)
+    async def ready(self) -> None:
+        """Wait for an allowance. Raise `BudgetReached` where nothing is left; awaited before every new call."""
+        while True:
+            if self.spent >= self.limit:
+                raise reached(self.limit, self.spent)
+            if self.allowance is None or self.spent < self.allowance:
+                return
+            await asyncio.sleep(WAIT)
 
     def pay(self, reference: str, used: Usage) -> None:
         self.spent += self.prices[reference].of(used)

@@ -12,9 +12,10 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,11 @@ from simforge.config import Recipe
 from simforge.dialogue import Script
 from simforge.display import Display
 from simforge.errors import Interrupted, ModelError, RecipeError, RunFolderError, TooManyFailures, UsageError
-from simforge.identity import digest
-from simforge.ledger import totals
+from simforge.executors import Urls
+from simforge.identity import canonical, digest
+from simforge.ledger import compact, is_url, totals
 from simforge.models import ModelSpec
+from simforge.models.admission import Bounds
 from simforge.money import Price, Purse
 from simforge.personas import Cast
 from simforge.plan import Plan
@@ -66,12 +69,20 @@ class Options:
     "People drawn before: a file of `personas sample --out`, or another run's folder."
     overrides: tuple[str, ...] = ()
     "`key=value` on the recipe."
-    executor: str = "local"
-    "`local` or `ray`."
+    executor: str | None = None
+    "`local` or `ray`; by default ray where an address or a `vllm` model is given."
     ray_address: str | None = None
+    runtime_env: Path | None = None
+    "YAML of Ray's runtime environment for workers and servers."
     workers: int | None = None
-    concurrency: int = 32
-    "Dialogues in flight in one worker."
+    concurrency: int | None = None
+    "Dialogues in flight in one worker; by default 32 with an embedded model, else 256."
+    max_in_flight: int | None = None
+    "Calls at once at each model's endpoint, over all workers."
+    max_tokens_per_minute: int | None = None
+    "Of each model's endpoint, over all workers."
+    ledger: str | None = None
+    "Folder or URL of the ledger, in place of the run folder's own."
     reuse: tuple[Path, ...] = ()
     "Run folders whose ledgers answer what they can."
     max_failures: float = 0.05
@@ -95,23 +106,27 @@ def generate(options: Options, display: Display) -> Run:
     recipe = config.load(options.pipeline, options.overrides, options.models, options.prompts)
     plan, script = prepare(recipe, options.personas, options.seed, options.cast)
     roles = (*recipe.roles, *casting.roles(recipe, plan.cast))
-    specs = {role: models.resolve(recipe.models[role], recipe.access(recipe.models[role])) for role in roles}
+    specs = {role: _spec(recipe, role) for role in roles}
     reuse = tuple(_ledger_of(path) for path in options.reuse)
     purse = _purse(options, specs)
     folder = RunFolder.claim(options.out, _identity(recipe, plan, script, specs), _shard_size(plan))
     try:
         if folder.sealed() and not any(tally.failed for tally in folder.finished().values()):
             return Run(options.out, folder.manifest())
-        for spec in specs.values():
-            models.fetch(spec)
-        folder.note("options", _plain(options))
-        if purse is not None:
-            purse.spent = _spent(folder.ledger, specs, purse.prices)
-        job = Job(script, specs, folder.ledger.resolve(), reuse, options.concurrency, purse)
-        cast, usage = casting.completed(plan.cast, job, folder.work, options.seed, options.max_failures, display)
-        plan = plan if cast is plan.cast else _planned(recipe, cast, plan.space, plan.prompts, plan.seed)
-        total = _play(options, plan, job, folder, display)
-        total.usage |= usage
+        with _ready(options, recipe, specs, script) as power:
+            folder.note("options", _plain(options))
+            folder.keep_ledger_at(options.ledger)
+            if purse is not None:
+                purse.spent = _spent(folder.ledger, specs, purse.prices)
+            bounds = Bounds(options.max_in_flight, options.max_tokens_per_minute)
+            at_once = options.concurrency or _usual_concurrency(specs)
+            job = Job(script, power.specs, folder.ledger, reuse, at_once, purse, bounds)
+            cast, usage = casting.completed(plan.cast, job, folder.work, options.seed, options.max_failures, display)
+            plan = plan if cast is plan.cast else _planned(recipe, cast, plan.space, plan.prompts, plan.seed)
+            total = _play(options, plan, job, folder, display, power)
+            total.usage |= usage
+        if not is_url(folder.ledger):
+            compact(Path(folder.ledger))
         lost = total.failed / max(1, total.dialogues)
         if lost > options.max_failures:
             raise TooManyFailures(
@@ -131,6 +146,51 @@ def generate(options: Options, display: Display) -> Run:
 
 
 @dataclass(frozen=True, slots=True)
+class Power:
+    """What plays a run: its models, ready to be asked, and Ray where it is needed."""
+
+    specs: dict[Role, ModelSpec]
+    ray: Any = None
+    urls: Urls = dict
+    "Where the models are that the run serves itself, and may move to."
+
+
+@contextlib.contextmanager
+def _ready(options: Options, recipe: Recipe, specs: dict[Role, ModelSpec], script: Script) -> Iterator[Power]:
+    """Start what has to be started, and make sure that every model can be asked."""
+    own = {one.reference for one in specs.values() if one.reference.startswith("vllm:")}
+    served = {reference: recipe.server(reference) for reference in sorted(own)}
+    with contextlib.ExitStack() as stack:
+        power = Power(specs)
+        if served or _executor(options) == "ray":
+            from simforge.executors import cluster, serving
+
+            ray = stack.enter_context(cluster.connected(options.ray_address, options.runtime_env))
+            servers = stack.enter_context(serving.serving(ray, specs, served))
+            power = Power(serving.placed(specs, servers.urls), ray, servers.urls)
+        choosing = {specs["judge"].reference} if script.judge is not None and script.judge.front.choices else set()
+        known: dict[str, ModelSpec] = {}
+        for spec in power.specs.values():
+            if spec.reference not in known:
+                known[spec.reference] = models.fetch(spec, spec.reference in choosing)
+        yield replace(power, specs={role: known[spec.reference] for role, spec in power.specs.items()})
+
+
+def _executor(options: Options) -> str:
+    return options.executor or ("ray" if options.ray_address or "RAY_ADDRESS" in os.environ else "local")
+
+
+def _usual_concurrency(specs: dict[Role, ModelSpec]) -> int:
+    """An embedded model is no faster beyond 32 requests at once; an endpoint takes what it can bear."""
+    return 32 if any(spec.reference.startswith("local:") for spec in specs.values()) else 256
+
+
+def _spec(recipe: Recipe, role: Role) -> ModelSpec:
+    reference = recipe.models[role]
+    return models.resolve(reference, recipe.access(reference), canonical(recipe.server(reference).arguments))
+
+
+@dataclass(frozen=True, slots=True)
 class Estimate:
     """What a run will take."""
 
@@ -147,7 +207,7 @@ def estimate(options: Options) -> Estimate:
     """Guess calls, tokens and money of a run; no model is asked. Raises `UsageError`."""
     recipe = config.load(options.pipeline, options.overrides, options.models, options.prompts)
     plan, script = prepare(recipe, options.personas, options.seed, options.cast)
-    specs = {role: models.resolve(recipe.models[role], recipe.access(recipe.models[role])) for role in recipe.roles}
+    specs = {role: _spec(recipe, role) for role in recipe.roles}
     usage = asyncio.run(estimating.estimate(plan, script, specs))
     prices = money.load(options.prices)
     cost = {}
@@ -163,7 +223,8 @@ def retry(path: Path, display: Display) -> tuple[Run, int]:
     if not notes.is_file():
         raise UsageError(f"{path} is no run of this version: there is no {notes.relative_to(path)} in it.")
     known = json.loads(notes.read_text(encoding="utf-8"))
-    paths = {name: Path(known[name]) if known[name] is not None else None for name in ("out", "cast", "prices")}
+    names = ("out", "cast", "prices", "runtime_env")
+    paths = {name: Path(known[name]) if known[name] is not None else None for name in names}
     lists = {name: tuple(known[name]) for name in ("models", "overrides")}
     out, folder = path.resolve(), known.pop("folder")
     options = Options(**{**known, **paths, **lists, "reuse": tuple(map(Path, known["reuse"])), "out": out})
@@ -191,7 +252,7 @@ def _purse(options: Options, specs: dict[Role, ModelSpec]) -> Purse | None:
     return Purse(options.budget, known)
 
 
-def _spent(ledger: Path, specs: dict[Role, ModelSpec], prices: dict[str, Price]) -> float:
+def _spent(ledger: Path | str, specs: dict[Role, ModelSpec], prices: dict[str, Price]) -> float:
     """What the run's ledger has cost so far."""
     by_fingerprint = {spec.fingerprint: prices[spec.reference] for spec in specs.values()}
     return sum(by_fingerprint[name].of(used) for name, used in totals(ledger).items() if name in by_fingerprint)
@@ -237,7 +298,7 @@ def _planned(recipe: Recipe, cast: Cast, space: Space, shared: Sequence[Prompt],
     return Plan(recipe, cast, space, profiles, shared, seed)
 
 
-def _play(options: Options, plan: Plan, job: Job, folder: RunFolder, display: Display) -> Tally:
+def _play(options: Options, plan: Plan, job: Job, folder: RunFolder, display: Display, power: Power) -> Tally:
     """Play what is not played yet; gives the counts of the whole run."""
     kept = {number: tally for number, tally in folder.finished().items() if not tally.failed}
     total = Tally()
@@ -249,9 +310,8 @@ def _play(options: Options, plan: Plan, job: Job, folder: RunFolder, display: Di
     folder.unseal()
     with display.running(len(plan), plan.calls, total):
         try:
-            asyncio.run(
-                _collect(_executed(options, job, shards, folder.shard_size, display), folder, total, options, plan)
-            )
+            executed = _executed(options, job, shards, folder.shard_size, display, power)
+            asyncio.run(_collect(executed, folder, total, options, plan))
         except OSError as problem:
             raise RunFolderError(
                 f"the run stopped: {problem.strerror or problem} ({problem.filename or folder.path}). What is finished "
@@ -275,15 +335,15 @@ async def _collect(
 
 
 def _executed(
-    options: Options, job: Job, shards: Iterator[Shard], shard_size: int, display: Display
+    options: Options, job: Job, shards: Iterator[Shard], shard_size: int, display: Display, power: Power
 ) -> AsyncGenerator[ShardDone, None]:
-    if options.executor == "ray":
+    if _executor(options) == "ray":
         from simforge.executors import ray
 
-        return ray.run(job, shards, shard_size, options.workers, options.ray_address, display)
+        return ray.run(power.ray, job, shards, shard_size, options.workers, display, power.urls)
     from simforge.executors import local
 
-    return local.run(job, shards, shard_size, options.workers or 1, display)
+    return local.run(job, shards, shard_size, options.workers or 1, display, power.urls)
 
 
 def _shard_size(plan: Plan) -> int:
@@ -303,7 +363,9 @@ def _identity(recipe: Recipe, plan: Plan, script: Script, specs: dict[Role, Mode
     generators_used = [script.user, script.assistant, *([script.judge] if script.judge else [])]
     return {
         "recipe": digest(
-            recipe.model_dump(mode="json", exclude={"models": True, "endpoints": True, "prompts": {"source"}})
+            recipe.model_dump(
+                mode="json", exclude={"models": True, "endpoints": True, "servers": True, "prompts": {"source"}}
+            )
         ),
         "pack": digest(plan.cast.pack.content()),
         "cast": plan.cast.sha256,
@@ -328,11 +390,11 @@ def _roles_fit(user: generators.Generator, assistant: generators.Generator, judg
         raise UsageError(f"{judge.label} needs two or three `choices`: for first, second and, if wanted, tie.")
 
 
-def _ledger_of(path: Path) -> Path:
-    ledger = path / "work" / "ledger"
-    if not ledger.is_dir():
+def _ledger_of(path: Path) -> Path | str:
+    ledger = versions.ledger_of(path)
+    if isinstance(ledger, Path) and not ledger.is_dir():
         raise UsageError(f"--reuse {path}: there is no ledger in it; give the folder of an earlier run.")
-    return ledger.resolve()
+    return ledger
 
 
 def _about(spec: ModelSpec) -> dict[str, str]:

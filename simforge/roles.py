@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from simforge.generators import Generator
-from simforge.identity import derived_seed, digest
+from simforge.identity import derived_seed, sha256
 from simforge.ledger import Ledger
 from simforge.models import Model, ModelSpec
 from simforge.money import Purse
@@ -30,8 +30,9 @@ class Roles:
     purse: Purse | None = None
     "What new calls may cost."
 
-    def calls(self) -> Calls:
-        return Calls(self)
+    def calls(self, dialogue: str = "") -> Calls:
+        """What one episode asks; the models' replicas are told its key, so that one of them keeps its prefixes."""
+        return Calls(self, dialogue)
 
 
 @dataclass(slots=True)
@@ -39,6 +40,7 @@ class Calls:
     """What one episode asks, and what that took."""
 
     roles: Roles
+    dialogue: str = ""
     usage: dict[str, Usage] = field(default_factory=dict)
     "By role; counts a reply from the ledger like any other, so that it does not depend on earlier runs."
 
@@ -62,7 +64,7 @@ class Calls:
         """
         spec, model = self.roles.models[role]
         messages = generator.messages(variables, history, speaker)
-        key = digest([[message.role, message.content] for message in messages]) + attempt
+        key = sha256(*(part for one in messages for part in (one.role, one.content))).hexdigest()[:16] + attempt
         request = ChatRequest(
             model=spec.fingerprint,
             messages=messages,
@@ -72,7 +74,7 @@ class Calls:
             choices=tuple(generator.front.choices),
         )
         reply, _ = await self.roles.ledger.answer(request, lambda asked: self._paid(spec, model, asked))
-        used = Usage(1, reply.prompt_tokens, reply.cached_tokens, reply.completion_tokens)
+        used = Usage.of(reply)
         self.usage[role] = self.usage.get(role, Usage()) + used
         if self.roles.on_reply is not None:
             self.roles.on_reply(used)
@@ -82,8 +84,8 @@ class Calls:
         """A new call, within the budget."""
         purse = self.roles.purse
         if purse is None:
-            return await model.chat(request)
-        purse.check()
-        reply = await model.chat(request)
-        purse.pay(spec.reference, Usage(1, reply.prompt_tokens, reply.cached_tokens, reply.completion_tokens))
+            return await model.chat(request, self.dialogue)
+        await purse.ready()
+        reply = await model.chat(request, self.dialogue)
+        purse.pay(spec.reference, Usage.of(reply))
         return reply

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import io
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -21,6 +22,7 @@ from simforge.dialogue import Script, play
 from simforge.identity import canonical
 from simforge.ledger import Ledger
 from simforge.models import Model, ModelSpec
+from simforge.models.admission import FREE, Bounds, GateState
 from simforge.money import Purse
 from simforge.roles import Roles
 from simforge.types import Ending, Episode, Role, Scenario, Usage
@@ -40,14 +42,16 @@ class Job:
 
     script: Script
     models: dict[Role, ModelSpec]
-    ledger: Path
-    "Folder of the run's ledger."
-    reuse: tuple[Path, ...]
+    ledger: Path | str
+    "Folder of the run's ledger, or a URL."
+    reuse: tuple[Path | str, ...]
     "Ledger folders of older runs."
     concurrency: int
     "Dialogues in flight in one worker."
     purse: Purse | None = None
     "What the run may still spend, with what its ledger holds as spent; each of several workers gets its share."
+    bounds: Bounds = FREE
+    "What each model's endpoint may be asked, by this worker."
 
 
 @dataclass(slots=True)
@@ -85,10 +89,7 @@ class Tally:
 
     def as_dict(self) -> dict[str, Any]:
         plain = {"dialogues": self.dialogues, "turns": self.turns, "pairs": self.pairs, "failed": self.failed}
-        usage = {
-            role: [used.calls, used.prompt_tokens, used.cached_tokens, used.completion_tokens]
-            for role, used in self.usage.items()
-        }
+        usage = {role: list(astuple(used)) for role, used in self.usage.items()}
         return {**plain, "discards": dict(self.discards), "usage": usage}
 
     @classmethod
@@ -107,6 +108,48 @@ class ShardDone:
     tally: Tally
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A worker's part of what all workers may do at one URL."""
+
+    factor: float
+    "Of the limit that its gate has now."
+    most: float
+    "Calls in flight."
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What the driver tells a worker, every second. Safe to repeat."""
+
+    allowance: float | None = None
+    "Money that the worker may have spent, if there is a budget."
+    shares: Mapping[str, Share] = field(default_factory=dict)
+    "By URL."
+    rates: Mapping[str, float] = field(default_factory=dict)
+    "Tokens a second, by model reference."
+    urls: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    "Where models are that move, by reference."
+    kept: tuple[int, ...] = ()
+    "Shards that are safe at home."
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a worker answers. Counts are since its start, so that a report may be lost or come twice."""
+
+    tally: Tally
+    "Of the dialogues that ended."
+    used: Usage
+    "Replies had, from models and from the ledger."
+    spent: float
+    "Money."
+    gates: Mapping[str, Mapping[str, GateState]]
+    "By model reference and URL."
+    said: tuple[str, ...]
+    "Warnings, in order."
+
+
 class Watch(Protocol):
     """Who hears of progress."""
 
@@ -116,6 +159,18 @@ class Watch(Protocol):
     def played(self, tally: Tally) -> None:
         """Dialogues ended."""
 
+    def stands(self, tally: Tally, used: Usage) -> None:
+        """How things stand since this start, where many workers play."""
+
+
+@runtime_checkable
+class Gated(Protocol):
+    """A model behind gates."""
+
+    @property
+    def gates(self) -> Mapping[str, GateState]:
+        """What is known of each URL."""
+
 
 class Worker:
     """A job, opened in this process."""
@@ -123,25 +178,57 @@ class Worker:
     def __init__(self, job: Job, roles: Roles, watch: Watch | None = None) -> None:
         self._job, self._roles, self._watch = job, roles, watch
         self._places = asyncio.Semaphore(job.concurrency)
+        self._tally, self._used = Tally(), Usage()
+        self._uploading: asyncio.Task[None] | None = None
 
     @classmethod
-    async def open(cls, job: Job, watch: Watch | None = None, ledger: Ledger | None = None) -> Worker:
-        """Load the models, and read the ledger unless this process has it open already."""
+    async def open(cls, job: Job, watch: Watch | None = None) -> Worker:
+        """Load the models and read the ledger."""
         opened: dict[str, Model] = {}
+        admit = job.purse.ready if job.purse else None
         for spec in job.models.values():
             if spec.reference not in opened:
-                opened[spec.reference] = await models.open_model(spec, job.purse.check if job.purse else None)
-        ledger = ledger or Ledger(job.ledger, job.reuse)
+                opened[spec.reference] = await models.open_model(spec, admit, job.bounds)
+        ledger = await asyncio.to_thread(Ledger, job.ledger, job.reuse)
         by_role = {role: (spec, opened[spec.reference]) for role, spec in job.models.items()}
-        on_reply = watch.replied if watch else None
-        return cls(job, Roles(by_role, ledger, job.script.seed, on_reply, job.purse), watch)
+        found = cls(job, Roles(by_role, ledger, job.script.seed, None, job.purse), watch)
+        found._roles.on_reply = found._replied
+        found._uploading = asyncio.create_task(ledger.uploading())
+        return found
 
     async def close(self) -> None:
         """Let go of the models' connections and the ledger."""
         await self._roles.ledger.drain()
-        for model in {id(model): model for _, model in self._roles.models.values()}.values():
+        if self._uploading is not None:
+            self._uploading.cancel()
+        for model in self._models().values():
             await model.close()
         self._roles.ledger.close()
+
+    def obey(self, orders: Orders) -> Report:
+        """Take orders, and tell how things stand."""
+        opened = self._models()
+        for reference, urls in orders.urls.items():
+            opened[reference].move(urls)  # type: ignore[attr-defined]
+        gates = {name: dict(model.gates) for name, model in opened.items() if isinstance(model, Gated)}
+        for reference, states in gates.items():
+            for url in states:
+                if url in orders.shares:
+                    share, rate = orders.shares[url], orders.rates.get(reference)
+                    opened[reference].share(url, share.factor, share.most, rate)  # type: ignore[attr-defined]
+        purse = self._job.purse
+        if purse is not None and orders.allowance is not None:
+            purse.allowance = orders.allowance
+        spent = purse.spent if purse is not None else 0.0
+        return Report(self._tally, self._used, spent, gates, ())
+
+    def _models(self) -> dict[str, Model]:
+        return {spec.reference: model for spec, model in self._roles.models.values()}
+
+    def _replied(self, used: Usage) -> None:
+        self._used += used
+        if self._watch is not None:
+            self._watch.replied(used)
 
     async def play(self, shard: Shard) -> ShardDone:
         """Play a shard; its rows are in the plan's order, whatever order the dialogues ended in."""
@@ -160,8 +247,10 @@ class Worker:
     async def _one(self, scenario: Scenario) -> Episode:
         async with self._places:
             episode = await play(scenario, self._job.script, self._roles)
+        ended = Tally.of(episode)
+        self._tally.add(ended)
         if self._watch is not None:
-            self._watch.played(Tally.of(episode))
+            self._watch.played(ended)
         return episode
 
     def _part(self, episodes: list[Episode], tally: Tally) -> bytes:

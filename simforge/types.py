@@ -152,6 +152,8 @@ class ChatReply:
     completion_tokens: int
     choice_probabilities: dict[str, float] = field(default_factory=dict)
     "Where choices were asked: their probabilities, normalised to 1 over the choices."
+    thinking_tokens: int = 0
+    "Of the completion's: what a reasoning model thought and did not say."
 
 
 class Condition(StrEnum):
@@ -342,6 +344,13 @@ class Usage:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    thinking_tokens: int = 0
+    "Of the completion's, thought and not said."
+
+    @classmethod
+    def of(cls, reply: ChatReply) -> Usage:
+        """What one reply took."""
+        return cls(1, reply.prompt_tokens, reply.cached_tokens, reply.completion_tokens, reply.thinking_tokens)
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -349,6 +358,16 @@ class Usage:
             self.prompt_tokens + other.prompt_tokens,
             self.cached_tokens + other.cached_tokens,
             self.completion_tokens + other.completion_tokens,
+            self.thinking_tokens + other.thinking_tokens,
+        )
+
+    def __sub__(self, other: Usage) -> Usage:
+        return self + Usage(
+            -other.calls,
+            -other.prompt_tokens,
+            -other.cached_tokens,
+            -other.completion_tokens,
+            -other.thinking_tokens,
         )
 
 

@@ -15,7 +15,7 @@ import json
 import platform
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
@@ -28,12 +28,15 @@ from simforge import __version__, card, catalog, personas, records
 from simforge.config import Splits
 from simforge.errors import RunFolderError
 from simforge.identity import digest, file_sha256, rng
+from simforge.ledger import is_url
 from simforge.plan import Plan
 from simforge.shards import ShardDone, Tally
-from simforge.types import Role
+from simforge.types import Role, Usage
 
 ROW_GROUP = 5_000
 "Rows in a row group; the same whatever the shards were, so that it cannot show in the bytes."
+LEDGER = "ledger.at"
+"File in the work folder that says where the ledger is, if it is not there."
 PEOPLE_AT_ONCE = 10_000
 "Personas written at a time."
 
@@ -57,8 +60,23 @@ class RunFolder:
         return self.path / "work"
 
     @property
-    def ledger(self) -> Path:
-        return self.work / "ledger"
+    def ledger(self) -> Path | str:
+        """Folder of the run's replies, or a URL."""
+        return ledger_of(self.path)
+
+    def keep_ledger_at(self, place: str | None) -> None:
+        """Take note that the ledger is elsewhere: a folder, or a URL. Raises `RunFolderError` where the run has begun
+        one in another place."""
+        if place is None:
+            return
+        place = place if is_url(place) else str(Path(place).resolve())
+        note = self.work / LEDGER
+        if note.is_file() and note.read_text(encoding="utf-8") != place:
+            raise RunFolderError(f"the ledger of {self.path} is at {note.read_text(encoding='utf-8')}, not at {place}.")
+        if not note.is_file() and any((self.work / "ledger").glob("*.jsonl")):
+            raise RunFolderError(f"{self.path} has begun a ledger of its own: go on without --ledger.")
+        with _writing(self.path):
+            _write(note, place)
 
     @classmethod
     def claim(cls, path: Path, identity: dict[str, Any], shard_size: int) -> RunFolder:
@@ -87,7 +105,8 @@ class RunFolder:
 
     def abandon(self) -> None:
         """Take the folder away again where nothing has begun in it, so that a mistake leaves nothing behind."""
-        if not any(self.work.glob("parts/*")) and not any(self.ledger.glob("*")) and not self.sealed():
+        replies = any(self.work.glob("ledger/*.jsonl")) or (self.work / LEDGER).is_file()
+        if not any(self.work.glob("parts/*")) and not replies and not self.sealed():
             shutil.rmtree(self.work, ignore_errors=True)
             with contextlib.suppress(OSError):
                 self.path.rmdir()
@@ -130,6 +149,15 @@ class RunFolder:
 
     def _part(self, number: int) -> Path:
         return self.work / "parts" / f"{number:07}.arrow"
+
+
+def ledger_of(path: Path) -> Path | str:
+    """Where a run's replies are: in its folder, unless it was told otherwise."""
+    note = path / "work" / LEDGER
+    if not note.is_file():
+        return (path / "work" / "ledger").resolve()
+    place = note.read_text(encoding="utf-8")
+    return place if is_url(place) else Path(place)
 
 
 def seal(folder: RunFolder, plan: Plan, models: Mapping[Role, Mapping[str, str]], total: Tally) -> dict[str, Any]:
@@ -243,7 +271,7 @@ def _manifest(
         size = {"bytes": path.stat().st_size, "rows": pq.read_metadata(path).num_rows}
         files[path.relative_to(staging).as_posix()] = {"sha256": file_sha256(path), **size}
     usage = total.as_dict()["usage"]
-    names = ("calls", "prompt_tokens", "cached_tokens", "completion_tokens")
+    names = [one.name for one in fields(Usage)]
     return {
         "simforge": __version__,
         "schema_version": records.SCHEMA_VERSION,
@@ -273,6 +301,7 @@ def _manifest(
 def _placeless(recipe: dict[str, Any]) -> dict[str, Any]:
     """The recipe with files by their names and without headers: a dataset speaks of nobody's folders or accounts."""
     recipe.pop("endpoints")
+    recipe.pop("servers")
     for section, key in (
         *(("cast", "pack"), ("cast", "space"), ("prompts", "source")),
         *(("dialogue", "user"), ("candidates", "generator"), ("judge", "generator")),

@@ -7,47 +7,69 @@ handed is a value, so the same call runs in this process or on a cluster, and ho
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 
 from simforge.shards import Shard, ShardDone
 
 Play = Callable[[Shard], Awaitable[ShardDone]]
 
+Urls = Callable[[], Mapping[str, tuple[str, ...]]]
+"Where the models are that this run serves itself, by reference."
+
 LANES = 2
 """Shards under way in a worker beyond those that fill its places: as one shard runs out of dialogues the next has
 begun."""
 
+BEAT = 1.0
+"Seconds between two looks at how things stand."
 
-async def drain(shards: Iterable[Shard], lanes: Sequence[Play]) -> AsyncGenerator[ShardDone, None]:
-    """Play shards in all lanes at once, each lane pulling the next shard when it is free. The first failure stops
-    the others and is raised."""
-    waiting = iter(shards)
-    finished: asyncio.Queue[ShardDone | BaseException | None] = asyncio.Queue()
 
-    async def lane(play: Play) -> None:
+class Lanes:
+    """Shards played in several lanes at once, each lane pulling the next shard when it is free. Lanes may be added
+    while it goes on. The first failure stops the others and is raised."""
+
+    def __init__(self, shards: Iterable[Shard]) -> None:
+        self._waiting = iter(shards)
+        self._finished: asyncio.Queue[ShardDone | BaseException | None] = asyncio.Queue()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._running = 0
+        self.idle = 0
+        "Lanes that found no more shards."
+
+    def add(self, play: Play) -> None:
+        """One more lane."""
+        self._running += 1
+        self._tasks.append(asyncio.create_task(self._lane(play)))
+
+    def fail(self, problem: BaseException) -> None:
+        """Stop everything for a reason from outside."""
+        self._finished.put_nowait(problem)
+
+    async def results(self) -> AsyncGenerator[ShardDone, None]:
+        """Shards as they finish, until none is left."""
         try:
-            for shard in waiting:
-                await finished.put(await play(shard))
-            await finished.put(None)
-        except BaseException as problem:
-            await finished.put(problem)
-            raise
+            while self._running:
+                result = await self._finished.get()
+                if isinstance(result, BaseException):
+                    raise result
+                if result is None:
+                    self._running -= 1
+                else:
+                    yield result
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    tasks = [asyncio.create_task(lane(play)) for play in lanes]
-    try:
-        running = len(tasks)
-        while running:
-            result = await finished.get()
-            if isinstance(result, BaseException):
-                raise result
-            if result is None:
-                running -= 1
-            else:
-                yield result
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async def _lane(self, play: Play) -> None:
+        try:
+            for shard in self._waiting:
+                await self._finished.put(await play(shard))
+            self.idle += 1
+            await self._finished.put(None)
+        except BaseException as problem:
+            await self._finished.put(problem)
+            raise
 
 
 def lanes_for(concurrency: int, shard_size: int) -> int:

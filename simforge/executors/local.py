@@ -1,30 +1,38 @@
-"""The `local` executor: this process, one event loop.
-
-Several workers here share the loop, the loaded models and the ledger; each has places of its own. It is the same
-division of work as on a cluster, and as fast as one worker.
-"""
+"""The `local` executor: one worker, in this process and its event loop."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
+from dataclasses import replace
 
-from simforge.executors import drain, lanes_for
-from simforge.ledger import Ledger
-from simforge.shards import Job, Shard, ShardDone, Watch, Worker
+from simforge.executors import BEAT, Lanes, Urls, lanes_for
+from simforge.shards import Job, Orders, Shard, ShardDone, Watch, Worker
 
 
 async def run(
-    job: Job, shards: Iterable[Shard], shard_size: int, workers: int, watch: Watch
+    job: Job, shards: Iterable[Shard], shard_size: int, workers: int, watch: Watch, urls: Urls
 ) -> AsyncGenerator[ShardDone, None]:
-    """Play the shards with `workers` workers in this process."""
-    with Ledger(job.ledger, job.reuse) as ledger:
-        opened = [await Worker.open(job, watch, ledger) for _ in range(workers)]
-        lanes = [worker.play for worker in opened for _ in range(lanes_for(job.concurrency, shard_size))]
-        try:
-            async with aclosing(drain(shards, lanes)) as finished:
-                async for done in finished:
-                    yield done
-        finally:
-            for worker in opened:
-                await worker.close()
+    """Play the shards. `workers` multiplies the dialogues in flight: more event loops would not make one process
+    faster."""
+    job = replace(job, concurrency=job.concurrency * workers)
+    worker = await Worker.open(job, watch)
+    moving = asyncio.create_task(_follow(worker, urls))
+    try:
+        lanes = Lanes(shards)
+        for _ in range(lanes_for(job.concurrency, shard_size)):
+            lanes.add(worker.play)
+        async with aclosing(lanes.results()) as finished:
+            async for done in finished:
+                yield done
+    finally:
+        moving.cancel()
+        await worker.close()
+
+
+async def _follow(worker: Worker, urls: Urls) -> None:
+    """Tell the worker where models are that move."""
+    while True:
+        await asyncio.sleep(BEAT)
+        worker.obey(Orders(urls=urls()))

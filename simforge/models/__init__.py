@@ -11,19 +11,23 @@ A client raises `CallFailed` for one call that did not work, and any other `Mode
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from simforge.errors import NotFound, UsageError
 from simforge.types import USUAL, Access, ChatReply, ChatRequest
+
+if TYPE_CHECKING:
+    from simforge.models.admission import Bounds
 
 
 class Model(Protocol):
     """A client of one model."""
 
-    async def chat(self, request: ChatRequest) -> ChatReply:
-        """Answer one request; safe to call many times at once."""
+    async def chat(self, request: ChatRequest, dialogue: str = "") -> ChatReply:
+        """Answer one request; safe to call many times at once. `dialogue` says which requests have a prefix in common,
+        for models with several replicas; it changes no answer."""
         ...
 
     async def close(self) -> None:
@@ -45,14 +49,21 @@ class ModelSpec:
     "A line for people."
     access: Access = USUAL
     "How its endpoint is asked."
+    urls: tuple[str, ...] = ()
+    "Where its endpoint is; of a `vllm` model, once its replicas are up."
+    constrains: bool = False
+    "Whether its endpoint keeps to the choices that it is given; known once it was checked."
 
 
-PROVIDERS = ("local", "openai", "scripted")
+PROVIDERS = ("local", "openai", "scripted", "vllm")
 "What stands before the colon of a reference."
+SERVED = ("openai", "vllm")
+"Those that are asked over HTTP."
 
 
-def resolve(reference: str, access: Access = USUAL) -> ModelSpec:
-    """What a reference means; `access` says how an endpoint is asked.
+def resolve(reference: str, access: Access = USUAL, served: str = "{}") -> ModelSpec:
+    """What a reference means; `access` says how an endpoint is asked, `served` are the arguments (JSON) with which a
+    `vllm` model is served: they decide what it answers, the number of its replicas does not.
 
     Raises `UsageError`, and `ModelError` where a file on the Hub has to be looked at.
     """
@@ -70,39 +81,50 @@ def resolve(reference: str, access: Access = USUAL) -> ModelSpec:
         from simforge.models import endpoint
 
         return endpoint.resolve(name, access)
+    if provider == "vllm":
+        if not name:
+            raise UsageError("vllm: needs a model: vllm:NAME of the Hub, or a folder that the nodes have.")
+        more = "" if served == access.body == "{}" else f"?{served}{access.body}"
+        return ModelSpec(reference, f"vllm:{name}{more}", "unknown", f"{name}, served by vLLM", access)
     from simforge.models import scripted
 
     return scripted.resolve(name)
 
 
-def fetch(spec: ModelSpec) -> None:
+def fetch(spec: ModelSpec, choices: bool = False) -> ModelSpec:
     """Make sure that a model is there: a file in the cache (fetched where needed), an endpoint that knows key and
-    model. Asked once per run, not by every worker. Raises `ModelError`."""
+    model; gives the spec with what was learnt. Asked once per run, not by every worker; `choices` says whether the run
+    will ask for them. Raises `ModelError`."""
     provider, _, name = spec.reference.partition(":")
-    if provider == "openai":
+    if provider in SERVED:
         from simforge.models import endpoint
 
-        endpoint.check(name, spec.access)
+        return endpoint.check(spec, choices)
     if provider == "local":
         from simforge.models import weights
 
         weights.file_of(name)
+    return spec
 
 
-async def open_model(spec: ModelSpec, admit: Callable[[], None] | None = None) -> Model:
+async def open_model(
+    spec: ModelSpec, admit: Callable[[], Awaitable[None]] | None = None, bounds: Bounds | None = None
+) -> Model:
     """The client of a model, in this process. A local model is loaded once per process and shared.
 
-    `admit` raises where no call may be made any more; an endpoint asks it right before each.
+    `admit` waits, or raises where no call may be made any more; an endpoint asks it right before each. `bounds` are
+    what an endpoint may be asked at once and in a minute.
     """
     provider, _, name = spec.reference.partition(":")
     if provider == "local":
         from simforge.models.local import LocalModel
 
         return await LocalModel.open(name)
-    if provider == "openai":
+    if provider in SERVED:
+        from simforge.models.admission import FREE
         from simforge.models.endpoint import Endpoint
 
-        return await Endpoint.open(name, spec.access, admit)
+        return await Endpoint.open(spec, admit, bounds or FREE)
     from simforge.models.scripted import ScriptedModel
 
     return ScriptedModel(name)

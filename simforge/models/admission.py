@@ -5,6 +5,9 @@ is overloaded (429, 503, 529) it halves, then grows slowly. A share of refusals 
 in flight does not come from the load, so the gate learns to live with it: one call in ten that is refused whatever one
 does must not bring a run down to a crawl. `Retry-After` holds back the one call that was told to wait.
 
+Several workers share an endpoint. Each gate learns by itself; the driver hears what they learnt and gives each the
+part of the sum that its work asks for (`Gate.share`), so that a bound for the run stays a bound for the run.
+
 A deadline bounds every call: ten times the usual latency once that is known, twice as long for a call that reached it
 before, so a call that hangs is abandoned and asked again. While an endpoint cannot be reached at all, its calls try
 again with growing pauses, or go to the model's other URLs; when all of them were unreachable for `PATIENCE` seconds,
@@ -17,9 +20,10 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
+MOST = 4096
+"Calls in flight that are never exceeded, whatever the endpoint takes."
 START = 16
 "Calls in flight at first."
 EPOCH = 20
@@ -35,15 +39,41 @@ PROBE = 5.0
 "Seconds for which calls avoid a URL that could not be reached."
 SERVING = 30.0
 "Seconds since its last answer for which an endpoint counts as serving."
+BURST = 5.0
+"Seconds of tokens that may be used at once."
 SAMPLES = 50
 "Latencies needed to know the usual one."
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What the user allows at each model, over all workers; `None` is no bound."""
+
+    in_flight: int | None = None
+    "Calls at once."
+    tokens_per_minute: int | None = None
+    "Prompt and completion together."
+    among: int = 1
+    "Workers that ask: they begin with so much smaller a part each."
+
+
+FREE = Bounds()
+
+
+@dataclass(frozen=True, slots=True)
+class GateState:
+    """What a gate has learnt, for the driver."""
+
+    limit: float
+    demand: int
+    "Calls in flight or waiting to be."
 
 
 class Gate:
     """Adaptive bound on the calls in flight at one endpoint."""
 
-    def __init__(self, most: int = 4096, deadline: float = FIRST_DEADLINE) -> None:
-        self.limit = float(min(START, most))
+    def __init__(self, most: float = MOST, deadline: float = FIRST_DEADLINE, among: int = 1) -> None:
+        self.limit = max(1.0, min(START / among, most))
         self.in_flight = 0
         self._most, self._longest = float(most), deadline
         self.seconds = deadline
@@ -53,6 +83,8 @@ class Gate:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._latencies: deque[float] = deque(maxlen=512)
         self._answered = self._refused = 0
+        self._used = 0
+        "Most calls in flight since the last decision: a limit that is not reached proves nothing and does not grow."
         self._doubling = True
         self._before: tuple[float, float] | None = None
         "Limit and share of refusals before the last cut, until it is known whether the cut helped."
@@ -63,25 +95,23 @@ class Gate:
         self._tried = 0.0
         self._last_answer = 0.0
 
-    @asynccontextmanager
-    async def deadline(self, timeouts: int = 0) -> AsyncIterator[None]:
-        """Raises `TimeoutError` in its body once that took too long; calls under way follow what is learnt.
+    def deadline(self, timeouts: int = 0) -> asyncio.Timeout:
+        """A context that raises `TimeoutError` once its body took too long; calls under way follow what is learnt. It
+        is handed to `settled` at its end.
 
         A call that reached its deadline before gets twice as long each time, so that a server which has become slow is
         heard at last, and the deadline with it.
         """
-        loop = asyncio.get_running_loop()
-        start = loop.time()
-        async with asyncio.timeout(self._allowed(timeouts)) as bound:
-            self._bounds[bound] = start, timeouts
-            try:
-                yield
-            finally:
-                del self._bounds[bound]
+        bound = asyncio.timeout(self._allowed(timeouts))
+        self._bounds[bound] = asyncio.get_running_loop().time(), timeouts
+        return bound
 
-    @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
-        """One place in flight; waits while all are taken."""
+    def settled(self, bound: asyncio.Timeout) -> None:
+        """The call of a deadline is over."""
+        del self._bounds[bound]
+
+    async def enter(self) -> None:
+        """Take one place in flight; waits while all are taken. Whoever enters leaves."""
         if self.in_flight < int(self.limit) and not self._waiting:
             self.in_flight += 1
         else:
@@ -94,11 +124,27 @@ class Gate:
                     self.in_flight -= 1
                     self._wake()
                 raise
-        try:
-            yield
-        finally:
-            self.in_flight -= 1
-            self._wake()
+        self._used = max(self._used, self.in_flight)
+
+    def leave(self) -> None:
+        """Give the place back."""
+        self.in_flight -= 1
+        self._wake()
+
+    @property
+    def demand(self) -> int:
+        """Calls that are in flight or wait to be."""
+        return self.in_flight + len(self._waiting)
+
+    @property
+    def state(self) -> GateState:
+        return GateState(self.limit, self.demand)
+
+    def share(self, factor: float, most: float) -> None:
+        """Take on this gate's part of what all gates before the endpoint learnt."""
+        self._most = most
+        self.limit = min(most, max(1.0, self.limit * factor))
+        self._wake()
 
     def answered(self, seconds: float) -> None:
         """An answer came after so many seconds."""
@@ -138,6 +184,11 @@ class Gate:
         return self._gone_since is not None and time.monotonic() - self._tried < PROBE
 
     @property
+    def has_served(self) -> bool:
+        """Whether it has ever answered."""
+        return self._last_answer > 0
+
+    @property
     def serves(self) -> bool:
         """Whether calls have been answered lately, whatever happened to others."""
         return time.monotonic() - self._last_answer < SERVING
@@ -149,10 +200,13 @@ class Gate:
             return
         share = self._refused / seen
         self._answered = self._refused = 0
+        full, self._used = self._used >= 0.8 * int(self.limit), self.in_flight
         if len(self._latencies) >= SAMPLES:
             usual = sorted(self._latencies)[int(len(self._latencies) * 0.95)]
             self.seconds = min(self._longest, max(LEAST_DEADLINE, 10 * usual))
             for bound, (start, timeouts) in self._bounds.items():
+                if bound.expired():  # on its way out
+                    continue
                 bound.reschedule(start + self._allowed(timeouts))
         if self._before is not None:
             limit, earlier = self._before
@@ -166,7 +220,7 @@ class Gate:
             self._before = (self.limit, share)
             self._doubling = False
             self.limit = max(1.0, self.limit / 2)
-        else:
+        elif full:
             self.limit = min(self._most, self.limit * 2 if self._doubling else self.limit * 1.05 + 1)
             self._wake()
 
@@ -178,6 +232,39 @@ class Gate:
                 turn.set_result(None)
                 self.in_flight += 1
                 free -= 1
+
+
+class Pace:
+    """Tokens a minute: a bucket that fills evenly and holds a few seconds' worth.
+
+    A call takes what it will probably use before it is sent, and waits for it in turn; what it did use is settled
+    afterwards.
+    """
+
+    def __init__(self, per_minute: float) -> None:
+        self.rate = per_minute / 60
+        self._free = self.rate * BURST
+        self._at = time.monotonic()
+        self._usual = 0.0
+        "Completion tokens that a call takes on average."
+
+    def expected(self, characters: int, most: int) -> float:
+        """Tokens that a call will probably use, from its prompt's length and the most that it may say."""
+        return characters / 4 + (self._usual or most)
+
+    async def take(self, tokens: float) -> None:
+        """Wait until that many tokens are there for this call."""
+        now = time.monotonic()
+        self._free = min(self.rate * BURST, self._free + (now - self._at) * self.rate)
+        self._at = now
+        self._free -= tokens
+        if self._free < 0:
+            await asyncio.sleep(-self._free / self.rate)
+
+    def settle(self, taken: float, prompt: int, completion: int) -> None:
+        """Say what a call did use."""
+        self._free += taken - prompt - completion
+        self._usual = 0.95 * self._usual + 0.05 * completion if self._usual else float(completion)
 
 
 def backoff(attempt: int, told: float | None) -> float:

@@ -74,7 +74,7 @@ class LocalModel:
             _engines[path] = Engine(await _in_thread(lambda: _load(path)))
         return cls(_engines[path])
 
-    async def chat(self, request: ChatRequest) -> ChatReply:
+    async def chat(self, request: ChatRequest, dialogue: str = "") -> ChatReply:
         if request.choices:
             return await self._choose(request)
         config = _generation_config(request)

@@ -35,7 +35,7 @@ class ScriptedModel:
     def __init__(self, name: str) -> None:
         self._script = _function(name)
 
-    async def chat(self, request: ChatRequest) -> ChatReply:
+    async def chat(self, request: ChatRequest, dialogue: str = "") -> ChatReply:
         answer = self._script(request)
         return answer if isinstance(answer, ChatReply) else spoken(request, answer)
 

@@ -1,0 +1,79 @@
+"""How workers share what a run may use: calls in flight, tokens a minute, money.
+
+A plain function from what the workers report to what each is told, once a second. What an endpoint bears is learnt by
+the workers' gates; here their limits are added up and dealt out again by what each worker has to do, so that a worker
+with little work does not sit on places that another needs, and what the user allows holds for all of them together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from simforge.models.admission import MOST, Bounds
+from simforge.money import Purse
+from simforge.shards import Orders, Report, Share
+
+Key = TypeVar("Key", bound=Hashable)
+
+STEP = 2.0
+"Most that a limit changes at a time, as a factor."
+
+
+@dataclass(frozen=True, slots=True)
+class Budget(Generic[Key]):
+    """What is left of a run's money."""
+
+    left: float
+    by_worker: Mapping[Key, float]
+    "What each worker may have spent since its start."
+
+    @property
+    def reached(self) -> bool:
+        """Whether so little is left that no worker could pay another call."""
+        return self.left <= 0
+
+
+def orders(
+    reports: Mapping[Key, Report], bounds: Bounds, budget: Budget[Key] | None, urls: Mapping[str, tuple[str, ...]]
+) -> dict[Key, Orders]:
+    """What each worker is told."""
+    shares: dict[Key, dict[str, Share]] = {key: {} for key in reports}
+    rates: dict[Key, dict[str, float]] = {key: {} for key in reports}
+    for reference in {name for report in reports.values() for name in report.gates}:
+        states = {key: report.gates.get(reference, {}) for key, report in reports.items()}
+        everywhere = {url for by_url in states.values() for url in by_url}
+        for url in everywhere:
+            known = {key: by_url[url] for key, by_url in states.items() if url in by_url}
+            wanted = sum(state.demand + 1 for state in known.values())
+            total = sum(state.limit for state in known.values())
+            most = (bounds.in_flight or MOST * len(everywhere)) / len(everywhere)
+            for key, state in known.items():
+                part = (state.demand + 1) / wanted
+                factor = min(STEP, max(1 / STEP, total * part / state.limit))
+                shares[key][url] = Share(factor, max(1.0, most * part))
+        if bounds.tokens_per_minute:
+            demand = {key: 1 + sum(state.demand for state in by_url.values()) for key, by_url in states.items()}
+            for key, own in demand.items():
+                rates[key][reference] = bounds.tokens_per_minute / 60 * own / sum(demand.values())
+    allowed = dict(budget.by_worker) if budget is not None else {}
+    return {key: Orders(allowed.get(key), shares[key], rates[key], urls) for key in reports}
+
+
+def budgeted(purse: Purse, reports: Mapping[Key, Report], gone: float, calls: int) -> Budget[Key]:
+    """What is left of the purse, dealt out evenly: `gone` is what workers that are no more may have spent, `calls` are
+    all that were paid. It counts as used up when a worker's part would not pay one more call of the usual price."""
+    spent = purse.spent + gone + sum(report.spent for report in reports.values())
+    left = purse.limit - spent
+    usual = (spent - purse.spent) / max(1, calls)
+    part = left / max(1, len(reports))
+    by_worker = {key: report.spent + part for key, report in reports.items()}
+    return Budget(left if part >= usual else 0.0, by_worker)
+
+
+def shared(bounds: Bounds, workers: int) -> Bounds:
+    """What one of so many workers may do until it is told."""
+    in_flight = max(1, (bounds.in_flight or MOST) // workers)
+    tokens = bounds.tokens_per_minute
+    return Bounds(in_flight, max(1, tokens // workers) if tokens else None, workers)
