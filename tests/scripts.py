@@ -14,7 +14,7 @@ from simforge.types import ChatReply, ChatRequest
 def counting(request: ChatRequest) -> str | ChatReply:
     """The built-in actor, which leaves a line in $CALLS for every call that reaches it."""
     with Path(os.environ["CALLS"]).open("a") as file:
-        file.write(request_key(request) + "\n")
+        file.write(request_key(request).hex() + "\n")
     return actor(request)
 
 
