@@ -21,9 +21,12 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
 def canonical(value: Any) -> str:
     """`value` as JSON text with sorted keys; dataclasses and paths are not accepted, on purpose."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _ENCODER.encode(value)
 
 
 def digest(value: Any, length: int = 16) -> str:

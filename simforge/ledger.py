@@ -320,6 +320,7 @@ def _lines(path: Path) -> Iterator[bytes]:
         yield from file
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 _START = b'{"key": "'
 
 
@@ -346,7 +347,7 @@ def _line(key: bytes, model: str, reply: ChatReply) -> bytes:
     if reply.thinking_tokens:
         content["thinking_tokens"] = reply.thinking_tokens
     entry = {"key": key.hex(), "model": model, "reply": content}
-    return json.dumps(entry, ensure_ascii=False).encode() + b"\n"
+    return _ENCODER.encode(entry).encode() + b"\n"
 
 
 def _reply(entry: dict[str, Any]) -> ChatReply:

@@ -166,8 +166,10 @@ def _ready(options: Options, recipe: Recipe, specs: dict[Role, ModelSpec], scrip
             from simforge.executors import cluster, serving
 
             ray = stack.enter_context(cluster.connected(options.ray_address, options.runtime_env))
-            servers = stack.enter_context(serving.serving(ray, specs, served))
-            power = Power(serving.placed(specs, servers.urls), ray, servers.urls)
+            power = Power(specs, ray)
+            if served:
+                urls = stack.enter_context(serving.serving(ray, served)).urls
+                power = Power(serving.placed(specs, urls), ray, urls)
         choosing = {specs["judge"].reference} if script.judge is not None and script.judge.front.choices else set()
         known: dict[str, ModelSpec] = {}
         for spec in power.specs.values():

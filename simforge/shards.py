@@ -200,7 +200,7 @@ class Worker:
         # Most of what lives here lives long and in no cycles: looking through it all the time took 40 % of a run.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(50_000, 20, 50)
+        gc.set_threshold(50_000, 10, 10)
         return found
 
     async def close(self) -> None:

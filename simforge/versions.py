@@ -37,7 +37,7 @@ ROW_GROUP = 5_000
 "Rows in a row group; the same whatever the shards were, so that it cannot show in the bytes."
 LEDGER = "ledger.at"
 "File in the work folder that says where the ledger is, if it is not there."
-PEOPLE_AT_ONCE = 10_000
+PEOPLE_AT_ONCE = 1_000
 "Personas written at a time."
 
 

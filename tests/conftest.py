@@ -124,6 +124,10 @@ class StubEndpoint:
         with urllib.request.urlopen(self.url.removesuffix("/v1") + "/stats", timeout=10) as answer:
             return json.load(answer)
 
+    def reset(self) -> None:
+        """Count from nothing again."""
+        urllib.request.urlopen(self.url.removesuffix("/v1") + "/reset", data=b"", timeout=10).close()
+
     def stop(self) -> None:
         self.process.terminate()
         self.process.wait(timeout=10)

@@ -137,8 +137,8 @@ class _Slot:
     refilling: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def play(self, shard: Shard) -> ShardDone:
-        ray = self.pool.ray
-        for attempt in range(1, ATTEMPTS + 1):
+        ray, attempt = self.pool.ray, 0
+        while True:
             handle = self.handle
             try:
                 done: ShardDone = await handle.play.remote(shard)
@@ -146,30 +146,32 @@ class _Slot:
                 return done
             except ray.exceptions.RayTaskError as problem:
                 raise _cause(problem) from None
+            except ray.exceptions.ActorUnavailableError:
+                await asyncio.sleep(BEAT)  # a message was lost, not the worker: it may be asked again
             except ray.exceptions.RayActorError as problem:
-                log.warning("ray: a worker was lost (%s); its shards start again", _first_line(problem))
+                attempt += 1
+                if handle is self.handle:
+                    log.warning("ray: a worker was lost (%s); its shards start again", _first_line(problem))
                 if attempt == ATTEMPTS:
                     raise ModelError(
                         f"shard {shard.number} lost its worker {ATTEMPTS} times: {_first_line(problem)}. Look at the "
                         "memory of the nodes and at Ray's logs."
                     ) from None
                 await self._refill(handle)
-        raise AssertionError("unreachable")
 
     async def beat(self) -> None:
-        """One exchange with the worker; a lost one is found by `play`."""
+        """One exchange with the worker. One that does not answer for long is ended, which `play` then finds out."""
         ray, handle = self.pool.ray, self.handle
         self.sent = time.monotonic()
         try:
             report = await asyncio.wait_for(handle.beat.remote(self.orders), LATE)
-        except ray.exceptions.RayError:
-            return
-        except TimeoutError:
-            log.warning("ray: a worker has not answered for %.0f s and is given up", LATE)
-            ray.kill(handle)
-            return
-        if handle is self.handle:
-            self.report, self.answered = report, time.monotonic()
+            if handle is self.handle:
+                self.report, self.answered = report, time.monotonic()
+        except (ray.exceptions.RayError, TimeoutError):
+            if handle is self.handle and time.monotonic() - self.answered > LATE:
+                log.warning("ray: a worker has not answered for %.0f s and is given up", LATE)
+                ray.kill(handle)
+                self.answered = time.monotonic()
 
     async def _refill(self, lost: Any) -> None:
         """A new worker in the place of a lost one, once that can do nothing any more."""
@@ -183,6 +185,7 @@ class _Slot:
             self.pool.lost(self)
             self.report, self.orders = None, replace(self.orders, kept=())
             self.handle = await self.pool.hire()
+            self.answered = time.monotonic()
 
 
 class _Pool:
@@ -213,17 +216,20 @@ class _Pool:
 
     async def hire(self) -> Any:
         """A new worker, ready to play."""
-        handle = self._actor.remote(self._shared, self._keys, self._proof)
-        opened = handle.open.remote()
-        try:
-            self._nodes[handle] = await asyncio.wait_for(opened, START)
-        except self.ray.exceptions.RayTaskError as problem:
-            raise _cause(problem) from None
-        except self.ray.exceptions.RayActorError as problem:
-            raise ModelError(f"ray: a worker could not start: {_first_line(problem)}. See Ray's logs.") from None
-        except TimeoutError:
-            raise ModelError(f"ray: no node took a worker within {START:.0f} s. See `ray status`.") from None
-        return handle
+        handle, errors = self._actor.remote(self._shared, self._keys, self._proof), self.ray.exceptions
+        deadline = time.monotonic() + START
+        while True:
+            try:
+                self._nodes[handle] = await asyncio.wait_for(handle.open.remote(), deadline - time.monotonic())
+                return handle
+            except errors.ActorUnavailableError:
+                await asyncio.sleep(BEAT)
+            except errors.RayTaskError as problem:
+                raise _cause(problem) from None
+            except errors.RayActorError as problem:
+                raise ModelError(f"ray: a worker could not start: {_first_line(problem)}. See Ray's logs.") from None
+            except TimeoutError:
+                raise ModelError(f"ray: no node took a worker within {START:.0f} s. See `ray status`.") from None
 
     def node_of(self, handle: Any) -> str | None:
         """The id of a worker's node, where that is known."""

@@ -242,9 +242,8 @@ class Servers:
 
 
 @contextlib.contextmanager
-def serving(ray: Any, specs: Mapping[Any, ModelSpec], servers: Mapping[str, Server]) -> Iterator[Servers]:
-    """Serve the `vllm` models among the specs for the time of the block."""
-    wanted = {spec.reference: servers[spec.reference] for spec in specs.values() if spec.reference in servers}
+def serving(ray: Any, wanted: Mapping[str, Server]) -> Iterator[Servers]:
+    """Serve `vllm` models, by reference, for the time of the block."""
     started = Servers(ray, wanted)
     try:
         started.start()

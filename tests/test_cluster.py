@@ -1,0 +1,298 @@
+"""Ray: workers, nodes and drivers that die, and what all workers share. Real Ray, several nodes on one machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from conftest import StubEndpoint, simforge
+
+from simforge.executors import sharing
+from simforge.models.admission import Bounds, GateState
+from simforge.money import Price, Purse
+from simforge.shards import Report, Tally
+from simforge.types import Usage
+
+PEOPLE = 90
+IN_FLIGHT = 16
+"Dialogues in flight in one worker."
+ENV = {"RAY_AUTH_MODE": "disabled"}
+
+
+@dataclass
+class Cluster:
+    """A cluster in a process of its own."""
+
+    address: str
+    process: subprocess.Popen[str]
+
+    def tell(self, command: str) -> None:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(command + "\n")
+        self.process.stdin.flush()
+        self.process.stdout.readline()
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """Three nodes of one CPU each."""
+    command = [sys.executable, str(Path(__file__).parent / "ray_cluster.py"), "3"]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, **ENV},
+        start_new_session=True,
+    )
+    try:
+        assert process.stdin is not None and process.stdout is not None
+        yield Cluster(process.stdout.readline().strip(), process)
+        process.stdin.close()
+        process.wait(timeout=60)
+    finally:
+        process.stdout.close()  # type: ignore[union-attr]
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@dataclass
+class Running:
+    """A run under way."""
+
+    process: subprocess.Popen[str]
+    server: StubEndpoint
+
+    def until(self, requests: int) -> None:
+        """Wait until the endpoint was asked so often."""
+        deadline = time.monotonic() + 120
+        while self.server.stats()["distinct_bodies"] < requests:
+            assert self.process.poll() is None and time.monotonic() < deadline, "the run is over already"
+            time.sleep(0.02)
+
+    def ended(self) -> str:
+        """Its standard error, once it is over and well."""
+        _, said = self.process.communicate(timeout=300)
+        assert self.process.returncode == 0, said
+        return said
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    """Starts runs of `psoup` against an endpoint."""
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(server: StubEndpoint, out: str, *arguments: object, **env: str) -> Running:
+        words = ["generate", "psoup", "--personas", PEOPLE, "--model", server.model, "--concurrency", IN_FLIGHT]
+        command = [sys.executable, "-m", "simforge", *map(str, [*words, "--out", tmp_path / out, *arguments])]
+        started.append(
+            subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+                             env={**os.environ, **ENV, **env})
+        )  # fmt: skip
+        return Running(started[-1], server)
+
+    yield begin
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+def same_bytes(one: Path, other: Path) -> bool:
+    files = [sorted((folder / "data").rglob("*.parquet")) for folder in (one, other)]
+    return [path.read_bytes() for path in files[0]] == [path.read_bytes() for path in files[1]]
+
+
+@pytest.fixture
+def unbroken(endpoint, start, tmp_path) -> tuple[StubEndpoint, Path, int]:
+    """An endpoint that has forgotten it, a run on it that nothing happened to, and how many calls that took."""
+    server = endpoint(latency_ms=60)
+    start(server, "unbroken").ended()
+    calls = server.stats()["distinct_bodies"]
+    server.reset()
+    return server, tmp_path / "unbroken", calls
+
+
+def workers_of(cluster_or_driver: int) -> list[int]:
+    """Process ids of the Ray workers of a session, by the session of its first process."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if b"RemoteWorker" in line and cluster_or_driver in ancestors(int(entry.name)):
+                found.append(int(entry.name))
+    return found
+
+
+def ancestors(pid: int) -> list[int]:
+    found = [pid]
+    while pid > 1:
+        try:
+            pid = int((Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            break
+        found.append(pid)
+    return found
+
+
+def test_a_killed_worker_costs_only_its_calls_in_flight(start, unbroken, tmp_path):
+    server, whole, calls = unbroken
+    run = start(server, "r", "--executor", "ray", "--workers", 2)
+    for goal in (0.3, 0.6, 0.9):
+        run.until(int(goal * calls))
+        os.kill(workers_of(run.process.pid)[0], signal.SIGKILL)
+    said = run.ended()
+    stats = server.stats()
+    assert "a worker was lost" in said and 0 < stats["repeated_bodies"] <= 3 * stats["max_in_flight"], stats
+    assert same_bytes(tmp_path / "r", whole)
+
+
+def test_a_killed_node_costs_only_its_calls_in_flight(cluster, start, unbroken, tmp_path):
+    server, whole, calls = unbroken
+    run = start(server, "r", "--ray-address", cluster.address)
+    for number, goal in enumerate((0.3, 0.6)):
+        run.until(int(goal * calls))
+        cluster.tell(f"kill {number}")
+    said = run.ended()
+    stats = server.stats()
+    assert "a worker was lost" in said and stats["repeated_bodies"] <= 2 * stats["max_in_flight"], (said, stats)
+    assert same_bytes(tmp_path / "r", whole)
+
+
+def test_a_worker_whose_raylet_died_stops_before_its_shards_start_again(cluster, start, unbroken, tmp_path):
+    server, whole, calls = unbroken
+    run = start(server, "r", "--ray-address", cluster.address, "--max-in-flight", 6)
+    run.until(int(0.3 * calls))
+    cluster.tell("raylet 0")
+    said = run.ended()
+    stats = server.stats()
+    assert "a worker was lost" in said, said
+    assert stats["repeated_bodies"] <= stats["max_in_flight"], stats
+    assert same_bytes(tmp_path / "r", whole)
+
+
+def test_the_workers_of_a_killed_driver_stop_and_the_same_command_goes_on(cluster, start, unbroken, tmp_path):
+    server, whole, calls = unbroken
+    for goal in (0.3, 0.6, 0.9):
+        run = start(server, "r", "--ray-address", cluster.address)
+        run.until(int(goal * calls))
+        run.process.kill()
+        run.process.wait()
+        deadline, seen = time.monotonic() + 60, -1
+        while (now := server.stats()["requests"]) != seen:
+            assert time.monotonic() < deadline, "workers go on without a driver"
+            seen = now
+            time.sleep(2)
+    run = start(server, "r", "--ray-address", cluster.address)
+    run.ended()
+    stats = server.stats()
+    checks = 4
+    assert stats["repeated_bodies"] <= 3 * stats["max_in_flight"] + checks, stats
+    assert same_bytes(tmp_path / "r", whole)
+
+
+def test_messages_that_come_twice_or_not_at_all_change_nothing(start, unbroken, tmp_path):
+    server, whole, _ = unbroken
+    chaos = json.dumps(
+        {
+            "CoreWorkerService.grpc_client.PushTask": {
+                "num_failures": 60,
+                "req_failure_prob": 15,
+                "resp_failure_prob": 15,
+                "in_flight_failure_prob": 15,
+            }
+        }
+    )
+    run = start(server, "r", "--executor", "ray", "--workers", 2, RAY_testing_rpc_failure=chaos)
+    said = run.ended()
+    assert server.stats()["repeated_bodies"] == 0 and "a worker was lost" not in said
+    assert same_bytes(tmp_path / "r", whole)
+
+
+def test_what_is_allowed_holds_for_all_workers_together(endpoint, tmp_path):
+    server = endpoint(latency_ms=30)
+    arguments = ["generate", "psoup", "--personas", 60, "--model", server.model, "--executor", "ray", "--workers", 2]
+    done = simforge(*arguments, "--max-in-flight", 6, "--out", tmp_path / "r", env=ENV)
+    assert done.status == 0, done.err
+    assert 4 <= server.stats()["max_in_flight"] <= 6
+
+
+def test_a_budget_holds_for_all_workers_together(endpoint, tmp_path):
+    server = endpoint(latency_ms=20)
+    (tmp_path / "prices.yaml").write_text('"openai:*": {prompt: 10, completion: 40}\n')
+    command = ["generate", "psoup", "--personas", 200, "--model", server.model, "--executor", "ray", "--workers", 2]
+    command += ["--concurrency", 16, "--prices", tmp_path / "prices.yaml", "--out", tmp_path / "r"]
+    stopped = simforge(*command, "--budget", 2, env=ENV)
+    assert (stopped.status, "the budget of 2 is reached" in stopped.err) == (4, True), stopped.err
+    told = simforge("ledger", tmp_path / "r", "--prices", tmp_path / "prices.yaml").out
+    spent = float(told.splitlines()[1].split()[-1])
+    assert 1.8 <= spent < 2.4, told  # what was in flight comes on top
+    assert simforge(*command, "--budget", 200, env=ENV).status == 0
+
+
+def test_a_node_that_joins_gets_workers(cluster, endpoint, start):
+    server = endpoint(latency_ms=300)
+    run = start(server, "r", "--ray-address", cluster.address, "--set", "prompts.per_persona=4")
+    run.until(50)
+    cluster.tell("add")
+    assert "more workers on nodes that joined" in run.ended()
+
+
+def test_a_node_with_a_ledger_folder_of_its_own_is_refused(tmp_path):
+    """A worker that does not find the driver's word would write where nobody reads."""
+    from simforge.executors.ray import PROOF, RemoteWorker
+    from simforge.shards import Job
+
+    job = Job(script=None, models={}, ledger=tmp_path, reuse=(), concurrency=1)  # type: ignore[arg-type]
+    with pytest.raises(Exception, match=r"does not see .*--ledger a URL"):
+        RemoteWorker(job, {}, "word")._sees_the_ledger()
+    (tmp_path / PROOF).write_text("word")
+    RemoteWorker(job, {}, "word")._sees_the_ledger()
+
+
+def test_a_ledger_at_a_url_serves_workers_resumes_and_reuse(endpoint, start, tmp_path):
+    server = endpoint(latency_ms=5)
+    place = f"local://{tmp_path}/store/run"
+    start(server, "r", "--executor", "ray", "--workers", 2, "--ledger", place).ended()
+    asked = server.stats()["distinct_bodies"]
+    assert not list((tmp_path / "r/work/ledger").glob("*.jsonl")) and list((tmp_path / "store/run").glob("*.jsonl"))
+    start(server, "again", "--reuse", tmp_path / "r").ended()
+    assert server.stats()["distinct_bodies"] == asked
+    assert same_bytes(tmp_path / "r", tmp_path / "again")
+    assert f"replies in {place}" in simforge("ledger", tmp_path / "r").out
+
+
+def report(demand: int, limit: float, spent: float = 0.0, calls: int = 0) -> Report:
+    gates = {"openai:m@u": {"u": GateState(limit, demand)}}
+    return Report(Tally(), Usage(calls), spent, gates, ())
+
+
+def test_limits_go_where_the_work_is_and_add_up():
+    told = sharing.orders({"busy": report(99, 50), "idle": report(0, 50)}, Bounds(80, 6000), None, {})
+    busy, idle = told["busy"].shares["u"], told["idle"].shares["u"]
+    assert busy.factor == pytest.approx(99 / 50 * 100 / 100, abs=0.05) and idle.factor == 0.5
+    assert busy.most + idle.most == pytest.approx(80, abs=1) and busy.most > 70
+    assert told["busy"].rates["openai:m@u"] + told["idle"].rates["openai:m@u"] == pytest.approx(100)
+
+
+def test_what_is_left_of_a_budget_is_dealt_out_and_never_more():
+    purse = Purse(10.0, {"m": Price(prompt=1, completion=1)}, spent=2.0)
+    reports = {1: report(1, 16, spent=3.0, calls=30), 2: report(1, 16, spent=1.0, calls=10)}
+    budget = sharing.budgeted(purse, reports, gone=2.0, calls=40)
+    assert budget.left == pytest.approx(2.0) and budget.by_worker == {1: 4.0, 2: 2.0} and not budget.reached
+    assert sharing.budgeted(purse, reports, gone=3.9, calls=40).reached
