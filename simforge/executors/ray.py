@@ -33,8 +33,9 @@ from simforge.types import Usage
 
 log = logging.getLogger("simforge")
 
-CPUS = 0
-"CPUs an actor asks for: it waits for models most of the time, and one that asks for more than is left never starts."
+CPUS = 0.001
+"""CPUs an actor asks for: it waits for models most of the time, and one that asks for more than is left never starts.
+With none at all Ray would place actors at random instead of spreading them."""
 ATTEMPTS = 5
 "Most times that one shard is started before its worker's death is taken for the shard's fault."
 LEASE = 10.0
