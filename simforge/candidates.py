@@ -27,12 +27,13 @@ from simforge.types import Candidate, Condition, Finish, Message, Profile, Scena
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One answer to be asked for."""
+    """Answers to be asked for in one request."""
 
     condition: Condition
     dimension: str | None
-    sample: int
     steering: str
+    samples: int
+    "How many of them; a model that can draws all for one reading of the prompt."
 
 
 def contrasts(settings: Candidates, space: Space, scenario: Scenario, seed: int, turn: int) -> list[str | None]:
@@ -52,26 +53,30 @@ def plan(settings: Candidates, space: Space, profile: Profile, dimensions: list[
     for condition in settings.conditions:
         for dimension in [None] if condition == Condition.plain else dimensions:
             steering = _steering(condition, space, profile, dimension)
-            orders += [Order(condition, dimension, sample, steering) for sample in range(settings.samples)]
+            orders.append(Order(condition, dimension, steering, settings.samples))
     return orders
 
 
 async def answer(
     order: Order, scenario: Scenario, turn: int, history: tuple[Message, ...], generator: Generator, calls: Calls
-) -> Candidate:
-    """Ask the assistant for one answer."""
-    attempt = f"/{scenario.persona.index // 2}/{order.sample}"  # twins share answers; other people have their own
-    reply = await calls.ask("assistants", generator, {"steering": order.steering}, history, attempt=attempt)
-    return Candidate(
-        id=digest(["candidate", scenario.key, turn, order.condition, order.dimension, order.sample]),
-        turn=turn,
-        condition=order.condition,
-        dimension=order.dimension,
-        sample=order.sample,
-        model=calls.model("assistants"),
-        steering=order.steering,
-        reply=reply,
-    )
+) -> list[Candidate]:
+    """Ask the assistant for the answers of one order."""
+    attempt = f"/{scenario.persona.index // 2}"  # twins share answers; other people have their own
+    variables = {"steering": order.steering}
+    reply = await calls.ask("assistants", generator, variables, history, attempt=attempt, n=order.samples)
+    return [
+        Candidate(
+            id=digest(["candidate", scenario.key, turn, order.condition, order.dimension, sample]),
+            turn=turn,
+            condition=order.condition,
+            dimension=order.dimension,
+            sample=sample,
+            model=calls.model("assistants"),
+            steering=order.steering,
+            said=said,
+        )
+        for sample, said in enumerate(reply.said)
+    ]
 
 
 def flaw(candidate: Candidate, user: str, filters: Filters) -> str | None:
@@ -79,7 +84,7 @@ def flaw(candidate: Candidate, user: str, filters: Filters) -> str | None:
     text = candidate.text
     if not WORD.search(text):
         return "empty"
-    if filters.cut_off and candidate.reply.finish == Finish.length:
+    if filters.cut_off and candidate.said.finish == Finish.length:
         return "cut_off"
     if filters.refusal and _REFUSAL.search(text[:300]):
         return "refusal"

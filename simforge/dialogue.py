@@ -93,9 +93,8 @@ async def _turns(scenario: Scenario, script: Script, calls: Calls, record: _Reco
         prefix = (*record.history, Message("user", said))
         dimensions = answers.contrasts(script.recipe.candidates, script.space, scenario, script.seed, number)
         orders = answers.plan(script.recipe.candidates, script.space, scenario.persona.profile, dimensions)
-        made = await _together(
-            answers.answer(order, scenario, number, prefix, script.assistant, calls) for order in orders
-        )
+        asked = (answers.answer(order, scenario, number, prefix, script.assistant, calls) for order in orders)
+        made = [one for several in await _together(asked) for one in several]
         flaws = {one.id: answers.flaw(one, said, script.recipe.filters) for one in made}
         judgments, pairs, discards = await _labels(scenario, script, calls, made, flaws, prefix, dimensions)
         going_on = _continued(scenario, script, number, made, flaws, pairs)

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from simforge.dialogue import Script, play
 from simforge.ledger import Ledger
-from simforge.models import ModelSpec
+from simforge.models import SERVED, ModelSpec
 from simforge.models.scripted import actor
 from simforge.plan import Plan
 from simforge.roles import Roles
-from simforge.types import ChatReply, ChatRequest, Finish, Role, Usage
+from simforge.types import ChatReply, ChatRequest, Finish, Role, Said, Usage
 
 SAMPLE = 60
 "Scenarios that are played, or a few more."
@@ -33,8 +33,10 @@ OVERHEAD = 4
 class Counter:
     """A model that gives words and counts tokens. Only new requests reach it: what people share is asked once."""
 
-    def __init__(self) -> None:
+    def __init__(self, served: bool) -> None:
         self.used = Usage()
+        self._served = served
+        "Whether it stands for an endpoint, which draws several answers for one reading of the prompt."
 
     async def chat(self, request: ChatRequest, dialogue: str = "") -> ChatReply:
         said = actor(request)
@@ -46,8 +48,11 @@ class Counter:
             (words * (completion // max(1, len(words)) + 1))[:completion] if words and not request.choices else words
         )
         probabilities = said.choice_probabilities if isinstance(said, ChatReply) else {}
-        self.used += Usage(1, prompt, 0, completion)
-        return ChatReply(" ".join(longer), Finish.stop, prompt, 0, completion, probabilities)
+        drawn = request.n if self._served else 1
+        self.used += Usage(1, prompt, 0, completion * drawn)
+        text = " ".join(longer)
+        answers = tuple(Said(text, Finish.stop, completion) for _ in range(drawn)) if drawn > 1 else ()
+        return ChatReply(text, Finish.stop, prompt, 0, completion * drawn, probabilities, answers=answers)
 
     async def close(self) -> None:
         """Nothing to let go of."""
@@ -57,7 +62,7 @@ async def estimate(plan: Plan, script: Script, specs: Mapping[Role, ModelSpec]) 
     """Calls and tokens of a whole run by role (without a writer of people)."""
     twins = 2 * plan.recipe.prompts.per_persona  # twins share answers: whole pairs, or the sharing would be missed
     scenarios = plan.scenarios(0, -(-SAMPLE // twins) * twins)
-    counters = {role: Counter() for role in specs}
+    counters = {role: Counter(spec.reference.partition(":")[0] in SERVED) for role, spec in specs.items()}
     with tempfile.TemporaryDirectory() as scratch, Ledger(Path(scratch)) as ledger:
         roles = Roles({role: (spec, counters[role]) for role, spec in specs.items()}, ledger, script.seed)
         for scenario in scenarios:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from simforge.errors import UsageError
 from simforge.identity import sha256
-from simforge.types import ChatReply, ChatRequest, Finish, Usage
+from simforge.types import ChatReply, ChatRequest, Finish, Said, Usage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -344,6 +344,8 @@ def _line(key: bytes, model: str, reply: ChatReply) -> bytes:
     }
     if reply.choice_probabilities:
         content["choice_probabilities"] = reply.choice_probabilities
+    if reply.answers:
+        content["answers"] = [[one.text, one.finish.value, one.completion_tokens] for one in reply.answers]
     if reply.thinking_tokens:
         content["thinking_tokens"] = reply.thinking_tokens
     entry = {"key": key.hex(), "model": model, "reply": content}
@@ -351,7 +353,8 @@ def _line(key: bytes, model: str, reply: ChatReply) -> bytes:
 
 
 def _reply(entry: dict[str, Any]) -> ChatReply:
-    return ChatReply(**{**entry, "finish": Finish(entry["finish"])})
+    answers = tuple(Said(text, Finish(finish), tokens) for text, finish, tokens in entry.get("answers", ()))
+    return ChatReply(**{**entry, "finish": Finish(entry["finish"]), "answers": answers})
 
 
 def _filesystem(url: str) -> tuple[Any, str]:
@@ -371,5 +374,5 @@ def request_key(request: ChatRequest) -> bytes:
     return sha256(
         request.model,
         *(part for message in request.messages for part in (message.role, message.content)),
-        repr((*settings, request.seed, request.schema, request.choices)),
+        repr((*settings, request.seed, request.schema, request.choices, request.n)),
     ).digest()[:16]

@@ -98,7 +98,11 @@ _COLUMNS: dict[str, list[tuple[str, Any, str]]] = {
         ("model", pa.string(), "Model reference."),
         ("text", pa.string(), "The answer, as the model gave it."),
         ("finish", pa.string(), "`stop`, or `length` where it was cut off."),
-        ("completion_tokens", pa.int32(), "Its length in tokens."),
+        (
+            "completion_tokens",
+            pa.int32(),
+            "Its length in tokens; null where only the sum of several samples is told.",
+        ),
         ("continued", pa.bool_(), "Whether the dialogue went on with it."),
     ],
     "judgments": [
@@ -284,8 +288,8 @@ def _candidate_row(candidate: Candidate, dialogue: str, prefix: tuple[Message, .
         "steering": candidate.steering,
         "model": candidate.model,
         "text": candidate.text,
-        "finish": candidate.reply.finish,
-        "completion_tokens": candidate.reply.completion_tokens,
+        "finish": candidate.said.finish,
+        "completion_tokens": candidate.said.completion_tokens,
         "continued": continued,
     }
 

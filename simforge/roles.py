@@ -6,8 +6,9 @@ else. `Roles` is built once per worker; `Calls` is one episode's view of it, whi
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from simforge.generators import Generator
@@ -57,10 +58,11 @@ class Calls:
         speaker: str = "assistant",
         attempt: str = "",
         schema: str | None = None,
+        n: int = 1,
     ) -> ChatReply:
         """One reply. The seed follows from what is asked and from `attempt`, so equal questions are one call.
 
-        `schema` is JSON Schema as text, which the reply shall satisfy.
+        `schema` is JSON Schema as text, which the reply shall satisfy; `n` answers are drawn for it.
         """
         spec, model = self.roles.models[role]
         messages = generator.messages(variables, history, speaker)
@@ -72,6 +74,7 @@ class Calls:
             seed=derived_seed(self.roles.seed, role, key),
             schema=schema,
             choices=tuple(generator.front.choices),
+            n=n,
         )
         reply, _ = await self.roles.ledger.answer(request, lambda asked: self._paid(spec, model, asked))
         used = Usage.of(reply)
@@ -83,9 +86,24 @@ class Calls:
     async def _paid(self, spec: ModelSpec, model: Model, request: ChatRequest) -> ChatReply:
         """A new call, within the budget."""
         purse = self.roles.purse
-        if purse is None:
-            return await model.chat(request, self.dialogue)
-        await purse.ready()
-        reply = await model.chat(request, self.dialogue)
-        purse.pay(spec.reference, Usage.of(reply))
-        return reply
+        if purse is not None:
+            await purse.ready()
+        drawn = await model.chat(request, self.dialogue)
+        if len(drawn.said) < request.n:  # a model that draws one at a time
+            rest = [replace(request, n=1, seed=request.seed + number) for number in range(len(drawn.said), request.n)]
+            drawn = together([drawn, *await asyncio.gather(*(model.chat(one, self.dialogue) for one in rest))])
+        if purse is not None:
+            purse.pay(spec.reference, Usage.of(drawn))
+        return drawn
+
+
+def together(replies: Sequence[ChatReply]) -> ChatReply:
+    """Several replies to one request as one."""
+    return replace(
+        replies[0],
+        prompt_tokens=sum(one.prompt_tokens for one in replies),
+        cached_tokens=sum(one.cached_tokens for one in replies),
+        completion_tokens=sum(one.completion_tokens for one in replies),
+        thinking_tokens=sum(one.thinking_tokens for one in replies),
+        answers=tuple(said for one in replies for said in one.said),
+    )

@@ -138,6 +138,18 @@ class ChatRequest:
     "JSON Schema (as text) that the reply must satisfy."
     choices: tuple[str, ...] = ()
     "When given, the reply is one of these, with the probability of each."
+    n: int = 1
+    "Answers that are drawn for one reading of the prompt."
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One of several answers to one request."""
+
+    text: str
+    finish: Finish
+    completion_tokens: int | None
+    "`None` where the model tells only those of all answers together."
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +166,13 @@ class ChatReply:
     "Where choices were asked: their probabilities, normalised to 1 over the choices."
     thinking_tokens: int = 0
     "Of the completion's: what a reasoning model thought and did not say."
+    answers: tuple[Said, ...] = ()
+    "Where several were asked for: all of them, the first again among them; token counts above are of all together."
+
+    @property
+    def said(self) -> tuple[Said, ...]:
+        """The answers, at least one."""
+        return self.answers or (Said(self.text, self.finish, self.completion_tokens),)
 
 
 class Condition(StrEnum):
@@ -183,11 +202,11 @@ class Candidate:
     model: str
     steering: str
     "What it was told about the person, empty for `plain`."
-    reply: ChatReply
+    said: Said
 
     @property
     def text(self) -> str:
-        return self.reply.text
+        return self.said.text
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,9 @@ from typing import Any
 
 import pytest
 
+collect_ignore = [] if "SIMFORGE_VLLM_MODEL" in os.environ else ["vllm"]
+"Those tests need an environment with vLLM: `tests/vllm/run` makes it and runs them."
+
 SMALL = "local:smollm2-135m"
 "The real model of the tests: fluent nonsense, but a real engine."
 

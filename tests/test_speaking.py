@@ -49,7 +49,7 @@ They said: {{ text }}{% if last %} Go on.{% endif %}
 def candidate(text: str, condition: Condition = Condition.own, dimension: str = "informativeness", **more) -> Candidate:
     reply = ChatReply(text, more.pop("finish", Finish.stop), 1, 0, 1)
     name = f"{condition}/{more.get('sample', 0)}"
-    return Candidate(name, 0, condition, dimension, more.pop("sample", 0), "m", more.pop("steering", ""), reply)
+    return Candidate(name, 0, condition, dimension, more.pop("sample", 0), "m", more.pop("steering", ""), reply.said[0])
 
 
 def written(tmp_path, text: str) -> str:

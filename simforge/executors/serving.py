@@ -3,8 +3,8 @@
 Each replica is a Ray actor that the cluster places by the resources it declares; it starts vLLM's server on its node,
 waits until that is healthy and gives its URL. From there the model is an endpoint like any other. The driver looks
 after the replicas while the run goes on: a dead server is started again, on another node where its own is gone, and
-the workers are told the new URL. A server does not outlive its run, however that ends: it is the child of a small
-watcher process, which kills it once the pipe to the actor is closed.
+the workers are told the new URL. A server does not outlive its run, however that ends: a small process beside it waits
+at a pipe to the actor, and ends the server once that is closed.
 
 Outside SimForge the same servers can be started by hand and named as `openai:NAME@URL,URL`.
 """
@@ -44,13 +44,25 @@ STRIKES = 3
 "Looks at which a server may be unhealthy before it is started again."
 
 WATCHER = """
-import os, signal, subprocess, sys
+import os, subprocess, sys
 server = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True)
-signal.signal(signal.SIGCHLD, lambda *_: os._exit(server.wait()) if server.poll() is not None else None)
-if server.poll() is None:
-    sys.stdin.buffer.read()  # ends when the actor closes the pipe, or dies
-    os.killpg(server.pid, signal.SIGKILL)
+between = os.fork()
+if between == 0:
+    os.setsid()
+    if os.fork() == 0:
+        for stream in (1, 2):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+        sys.stdin.buffer.read()
+        try:
+            os.killpg(server.pid, 9)
+        except ProcessLookupError:
+            pass
+    os._exit(0)
+os.waitpid(between, 0)
+sys.exit(server.wait())
 """
+"""Starts a server, and a process apart that ends it with all its children once the pipe to the actor is closed. Apart,
+since Ray kills the children of an actor that dies, and would kill the one that is to clean up after it."""
 
 
 class Replica:

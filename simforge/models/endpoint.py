@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from simforge.errors import CallFailed, EndpointDown, ModelError, UsageError, nearest
 from simforge.models import ModelSpec
 from simforge.models.admission import FREE, MOST, PATIENCE, Bounds, Gate, GateState, Pace, backoff
-from simforge.types import USUAL, Access, ChatReply, ChatRequest, Finish
+from simforge.types import USUAL, Access, ChatReply, ChatRequest, Finish, Said
 
 if TYPE_CHECKING:
     import aiohttp
@@ -51,7 +51,17 @@ HOMES = 65_536
 "Dialogues whose URL is remembered."
 CHECK = 20.0
 "Seconds that a server may take to answer when key and model are checked."
-OPTIONAL = ("seed", "logprobs", "top_logprobs", "structured_outputs", "response_format", "temperature", "top_p", "stop")
+OPTIONAL = (
+    "seed",
+    "n",
+    "logprobs",
+    "top_logprobs",
+    "structured_outputs",
+    "response_format",
+    "temperature",
+    "top_p",
+    "stop",
+)
 "Fields that a request can do without."
 TOP = 20
 "Alternatives asked for with the first token of a choice; the most that OpenAI gives."
@@ -182,6 +192,8 @@ class Endpoint:
         }
         if sampling.stop:
             body["stop"] = list(sampling.stop)
+        if request.n > 1:
+            body["n"] = request.n
         return body | self._more
 
     def _sent(self, body: dict[str, Any]) -> bytes:
@@ -367,29 +379,37 @@ async def _keeps_to_choices(client: openai.AsyncOpenAI, model: str, more: dict[s
 def _reply(answer: dict[str, Any]) -> ChatReply:
     """What a server answered; raises `CallFailed` where it is not an answer."""
     try:
-        choice = answer["choices"][0]
-        message = choice["message"]
-        text = message.get("content") or ""
-        if isinstance(text, list):
-            text = "".join(part.get("text") or "" for part in text)
         usage = answer.get("usage") or {}
-        finish = Finish.length if choice.get("finish_reason") == "length" else Finish.stop
-        said, thinking = _spoken(text)
+        read = [_answer(choice) for choice in answer["choices"]]
         completion = int(usage.get("completion_tokens") or 0)
-        thoughts = len(text) - len(said) if "</think>" in text or thinking else 0
-        apart = len(message.get("reasoning_content") or message.get("reasoning") or "")
-        share = (thoughts + apart) / max(1, len(text) + apart)
         told = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens")
+        share = sum(thought for _, thought, _ in read) / max(1, sum(length for _, _, length in read))
+        first = read[0][0]
     except (KeyError, IndexError, TypeError, AttributeError):
         raise CallFailed(f"the answer has no message: {_words(json.dumps(answer))}") from None
     return ChatReply(
-        text=said.encode("utf-8", "replace").decode(),  # half of a surrogate pair is no text
-        finish=Finish.length if thinking else finish,
+        text=first.text,
+        finish=first.finish,
         prompt_tokens=int(usage.get("prompt_tokens") or 0),
         cached_tokens=int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0),
         completion_tokens=completion,
         thinking_tokens=round(completion * share) if told is None else int(told),
+        answers=tuple(said for said, _, _ in read) if len(read) > 1 else (),
     )
+
+
+def _answer(choice: dict[str, Any]) -> tuple[Said, int, int]:
+    """One answer without its thinking; the characters of the thinking, and of both."""
+    message = choice["message"]
+    text = message.get("content") or ""
+    if isinstance(text, list):
+        text = "".join(part.get("text") or "" for part in text)
+    said, unfinished = _spoken(text)
+    thought = len(text) - len(said) if unfinished or "</think>" in text else 0
+    apart = len(message.get("reasoning_content") or message.get("reasoning") or "")
+    cut = unfinished or choice.get("finish_reason") == "length"
+    said = said.encode("utf-8", "replace").decode()  # half of a surrogate pair is no text
+    return Said(said, Finish.length if cut else Finish.stop, None), thought + apart, len(text) + apart
 
 
 def _spoken(text: str) -> tuple[str, bool]:
