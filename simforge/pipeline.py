@@ -312,7 +312,7 @@ def _play(options: Options, plan: Plan, job: Job, folder: RunFolder, display: Di
     folder.unseal()
     with display.running(len(plan), plan.calls, total):
         try:
-            executed = _executed(options, job, shards, folder.shard_size, display, power)
+            executed = _executed(options, job, shards, display, power)
             asyncio.run(_collect(executed, folder, total, options, plan))
         except OSError as problem:
             raise RunFolderError(
@@ -337,15 +337,15 @@ async def _collect(
 
 
 def _executed(
-    options: Options, job: Job, shards: Iterator[Shard], shard_size: int, display: Display, power: Power
+    options: Options, job: Job, shards: Iterator[Shard], display: Display, power: Power
 ) -> AsyncGenerator[ShardDone, None]:
     if _executor(options) == "ray":
         from simforge.executors import ray
 
-        return ray.run(power.ray, job, shards, shard_size, options.workers, display, power.urls)
+        return ray.run(power.ray, job, shards, options.workers, display, power.urls)
     from simforge.executors import local
 
-    return local.run(job, shards, shard_size, options.workers or 1, display, power.urls)
+    return local.run(job, shards, options.workers or 1, display, power.urls)
 
 
 def _shard_size(plan: Plan) -> int:

@@ -179,6 +179,9 @@ class Worker:
     def __init__(self, job: Job, roles: Roles, watch: Watch | None = None) -> None:
         self._job, self._roles, self._watch = job, roles, watch
         self._places = asyncio.Semaphore(job.concurrency)
+        self._open = 0
+        "Scenarios that were taken on and have not ended."
+        self._ended = asyncio.Event()
         self._tally, self._used = Tally(), Usage()
         self._uploading: asyncio.Task[None] | None = None
         self._thresholds = gc.get_threshold()
@@ -239,8 +242,15 @@ class Worker:
         if self._watch is not None:
             self._watch.replied(used)
 
+    async def room(self) -> None:
+        """Wait until there is a free place."""
+        while self._open >= self._job.concurrency:
+            self._ended.clear()
+            await self._ended.wait()
+
     async def play(self, shard: Shard) -> ShardDone:
         """Play a shard; its rows are in the plan's order, whatever order the dialogues ended in."""
+        self._open += len(shard.scenarios)
         tasks = [asyncio.create_task(self._one(scenario)) for scenario in shard.scenarios]
         try:
             episodes = await asyncio.gather(*tasks)
@@ -254,8 +264,12 @@ class Worker:
         return ShardDone(shard.number, self._part(episodes, tally), tally)
 
     async def _one(self, scenario: Scenario) -> Episode:
-        async with self._places:
-            episode = await play(scenario, self._job.script, self._roles)
+        try:
+            async with self._places:
+                episode = await play(scenario, self._job.script, self._roles)
+        finally:
+            self._open -= 1
+            self._ended.set()
         ended = Tally.of(episode)
         self._tally.add(ended)
         if self._watch is not None:

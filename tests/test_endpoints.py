@@ -18,7 +18,7 @@ from conftest import simforge
 from simforge import catalog, models
 from simforge.errors import CallFailed, ModelError, UsageError
 from simforge.models import endpoint as endpoints
-from simforge.models.admission import Gate
+from simforge.models.admission import Bounds, Gate
 from simforge.types import ChatReply, ChatRequest, Finish, Message, Sampling
 
 
@@ -302,3 +302,138 @@ def test_a_killed_run_asks_again_only_what_was_in_flight(endpoint, tmp_path):
     for table in ("preferences", "judgments", "candidates", "discards"):
         files = [sorted((tmp_path / run / "data" / table).glob("*.parquet")) for run in ("r", "whole")]
         assert [one.read_bytes() for one in files[0]] == [one.read_bytes() for one in files[1]]
+
+
+class Picky(BaseHTTPRequestHandler):
+    """A server that refuses fields, or answers in ways of its own: `refuses` is set by the test."""
+
+    refuses: dict[str, str] = {}
+    heard: list[dict] = []
+    gone_after = 10**9
+    "Calls after which it has no such model."
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        self.answer(200, {"data": [{"id": "m"}]})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.heard.append(body)
+        if len(self.heard) > self.gone_after:
+            return self.answer(404, {"error": {"message": "The model does not exist."}})
+        for field, words in self.refuses.items():
+            if field in body:
+                return self.answer(400, {"error": {"message": words, "param": field}})
+        said = {"message": {"content": "<think>hm, hm, hm</think>Yes."}, "finish_reason": "stop"}
+        return self.answer(200, {"choices": [said], "usage": {"prompt_tokens": 9, "completion_tokens": 30}})
+
+    def answer(self, status: int, content: dict) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.fixture
+def picky():
+    """A server of that kind, and the reference of its model."""
+    Picky.refuses, Picky.heard, Picky.gone_after = {}, [], 10**9
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Picky)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"openai:m@http://127.0.0.1:{server.server_port}/v1"
+    server.shutdown()
+    server.server_close()
+
+
+def ask(spec, *requests: ChatRequest, **settings):
+    async def talk():
+        client = await endpoints.Endpoint.open(spec, **settings)
+        try:
+            return await asyncio.gather(*(client.chat(one) for one in requests), return_exceptions=True)
+        finally:
+            await client.close()
+
+    return asyncio.run(talk())
+
+
+def test_what_a_server_does_not_take_is_left_out_and_said_once(picky, caplog):
+    Picky.refuses = {
+        "seed": "seed is not supported",
+        "temperature": "Only 1",
+        "max_tokens": "use max_completion_tokens",
+    }
+    replies = ask(models.resolve(picky), *(request(f"question {number}") for number in range(5)))
+    assert all(isinstance(reply, ChatReply) for reply in replies)
+    assert {"seed", "temperature", "max_tokens"} & {*Picky.heard[-1]} == set()
+    assert Picky.heard[-1]["max_completion_tokens"] == 60
+    warned = [record.getMessage() for record in caplog.records if "does not take" in record.getMessage()]
+    assert len(warned) == 2
+
+
+def test_a_refusal_that_is_about_something_else_is_the_calls_failure(picky):
+    Picky.refuses = {"messages": "this model's maximum context length is 2048 tokens"}
+    (reply,) = ask(models.resolve(picky), request())
+    assert isinstance(reply, CallFailed) and "maximum context length" in str(reply) and len(Picky.heard) == 1
+
+
+def test_thinking_is_counted_and_not_said(picky):
+    (reply,) = ask(models.resolve(picky), request())
+    assert (reply.text, reply.completion_tokens, reply.thinking_tokens) == ("Yes.", 30, 26)
+
+
+def test_a_server_that_ignores_choices_is_told_of_and_not_asked_for_them(picky, caplog):
+    spec = endpoints.check(models.resolve(picky), choices=True)
+    assert not spec.constrains and "does not keep to choices" in caplog.text
+    (reply,) = ask(spec, request(choices=("1", "2")))
+    assert reply.text == "Yes." and "structured_outputs" not in Picky.heard[-1]
+
+
+def test_several_answers_are_one_call_where_the_server_draws_them(endpoint, picky, tmp_path):
+    server = endpoint(latency_ms=1)
+    (reply,) = ask(models.resolve(server.model), request(n=3))
+    assert len(reply.said) == 3 and server.stats()["requests"] == 1
+    what = ["psoup-published", "--personas", 6, "--model", server.model]
+    assert simforge("generate", *what, "--out", tmp_path / "r").status == 0
+    asked = [body for body in (tmp_path / "r/work/ledger").glob("*.jsonl") for body in body.read_text().splitlines()]
+    candidates = pl.read_parquet(tmp_path / "r/data/candidates/*.parquet")
+    drawn = [line for line in asked if '"answers"' in line]
+    assert 0 < len(drawn) <= candidates.height / 2 and candidates["completion_tokens"].null_count() > 0
+    (one,) = ask(models.resolve(picky), request(n=3))
+    assert len(one.said) == 1  # whoever asked draws the rest
+
+
+def test_tokens_a_minute_are_kept_to(endpoint):
+    server = endpoint(latency_ms=1, words=60)
+    spec = models.resolve(server.model)
+    start = time.monotonic()
+    replies = ask(spec, *(request(f"q {number}") for number in range(40)), bounds=Bounds(tokens_per_minute=12_000))
+    spent = time.monotonic() - start
+    used = sum(reply.prompt_tokens + reply.completion_tokens for reply in replies)
+    assert used > 1_500 and used <= 200 * (spent + 5) * 1.2  # 200 a second, and a few seconds' worth at once
+
+
+def test_an_endpoint_that_has_served_and_refuses_for_good_stops_the_run_so_that_it_can_go_on(picky, tmp_path):
+    Picky.gone_after = 30
+    command = ["generate", "psoup", "--personas", 40, "--model", picky, "--set", "judge=null", "--out", tmp_path / "r"]
+    stopped = simforge(*command)
+    assert (stopped.status, "answered 404" in stopped.err, "Go on with" in stopped.err) == (3, True, True), stopped.err
+    Picky.gone_after = 10**9
+    assert simforge(*command).status == 0
+
+
+def test_a_model_that_moves_is_asked_where_it_is(endpoint):
+    first, second = endpoint(latency_ms=1), endpoint(latency_ms=1)
+    spec = replace(models.resolve("vllm:m"), urls=(first.url,))
+
+    async def talk() -> None:
+        client = await endpoints.Endpoint.open(spec)
+        await client.chat(request(), "d")
+        client.move((second.url,))
+        await client.chat(request(), "d")
+        await client.close()
+
+    asyncio.run(talk())
+    assert (first.stats()["requests"], second.stats()["requests"]) == (1, 1)

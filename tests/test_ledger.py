@@ -9,9 +9,10 @@ from dataclasses import replace
 import pytest
 
 from simforge.errors import CallFailed
-from simforge.ledger import Ledger
+from simforge.identity import sha256
+from simforge.ledger import FRESH, Index, Ledger, compact, totals
 from simforge.models.scripted import spoken
-from simforge.types import ChatRequest, Message, Sampling
+from simforge.types import ChatReply, ChatRequest, Finish, Message, Said, Sampling
 
 REQUEST = ChatRequest("model", (Message("user", "Hé?"),), Sampling(), seed=1)
 
@@ -53,6 +54,7 @@ def test_a_reply_is_the_same_after_the_process_ended(opened, tmp_path):
         replace(REQUEST, sampling=Sampling(temperature=0.1)),
         replace(REQUEST, schema="{}"),
         replace(REQUEST, choices=("1", "2")),
+        replace(REQUEST, n=2),
     ],
 )
 def test_a_request_that_differs_in_anything_is_another_request(opened, tmp_path, other):
@@ -100,3 +102,54 @@ def test_an_older_ledger_answers_without_being_written_to(opened, tmp_path):
     _, paid = asyncio.run(ledger.answer(REQUEST, model.chat))
     assert (paid, model.calls) == (False, 1)
     assert [path.read_bytes() for path in (tmp_path / "old").iterdir()] == before
+
+
+def test_the_index_finds_what_was_added_first_and_last_after_it_settled_many_times():
+    index, keys = Index(), [sha256(str(number)).digest()[:16] for number in range(3 * FRESH + 5)]
+    for number, key in enumerate(keys):
+        index.add(key, number % 7, number * 100, number % 1000)
+    for number in (0, 1, FRESH, 2 * FRESH - 1, len(keys) - 1):
+        assert list(index.places(keys[number])) == [(number % 7, number * 100, number % 1000)]
+    assert (len(index), list(index.places(b"x" * 16))) == (len(keys), [])
+    index.add(keys[0], 5, 1, 2)
+    assert next(index.places(keys[0])) == (5, 1, 2)
+
+
+def test_compacted_segments_hold_each_reply_once(opened, tmp_path):
+    model = Model()
+    for number in range(3):
+        with Ledger(tmp_path) as ledger:
+            asyncio.run(ledger.answer(replace(REQUEST, seed=number), model.chat))
+    segment = next(tmp_path.glob("*.jsonl"))
+    (tmp_path / "twice.jsonl").write_bytes(segment.read_bytes() + b'{"key": "cut')
+    before = totals(tmp_path)
+    assert (compact(tmp_path), len(list(tmp_path.iterdir())), totals(tmp_path)) == (3, 1, before)
+    reply, paid = asyncio.run(opened(tmp_path).answer(replace(REQUEST, seed=1), model.chat))
+    assert (reply.text, paid, model.calls) == ("answer 2 ü", False, 3)
+
+
+def test_a_ledger_at_a_url_is_uploaded_bit_by_bit_and_read_back(tmp_path):
+    model, place = Model(), f"local://{tmp_path}/store"
+
+    async def ask(seconds: float, *seeds: int) -> None:
+        with Ledger(place) as ledger:
+            uploading = asyncio.create_task(ledger.uploading())
+            for seed in seeds:
+                await ledger.answer(replace(REQUEST, seed=seed), model.chat)
+            await asyncio.sleep(seconds)
+            uploading.cancel()
+
+    asyncio.run(ask(0, 1, 2))
+    asyncio.run(ask(0, 2, 3))
+    assert model.calls == 3 and len(list((tmp_path / "store").iterdir())) == 2
+    assert sum(used.calls for used in totals(place).values()) == 3
+
+
+def test_several_answers_to_one_request_are_one_reply(opened, tmp_path):
+    async def draw(request: ChatRequest) -> ChatReply:
+        said = (Said("one", Finish.stop, None), Said("two", Finish.length, 7))
+        return ChatReply("one", Finish.stop, 5, 0, 9, answers=said, thinking_tokens=2)
+
+    first, _ = asyncio.run(opened(tmp_path).answer(replace(REQUEST, n=2), draw))
+    again, paid = asyncio.run(opened(tmp_path).answer(replace(REQUEST, n=2), draw))
+    assert (again, paid, len(again.said)) == (first, False, 2)

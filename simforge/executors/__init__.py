@@ -7,39 +7,44 @@ handed is a value, so the same call runs in this process or on a cluster, and ho
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from typing import Any
 
 from simforge.shards import Shard, ShardDone
 
 Play = Callable[[Shard], Awaitable[ShardDone]]
+"Plays a shard."
+
+Room = Callable[[], Awaitable[None]]
+"Waits until a worker has a free place."
 
 Urls = Callable[[], Mapping[str, tuple[str, ...]]]
 "Where the models are that this run serves itself, by reference."
 
-LANES = 2
-"""Shards under way in a worker beyond those that fill its places: as one shard runs out of dialogues the next has
-begun."""
+SHARDS = 64
+"""Most shards under way in one worker. Usually as many as fill its places; more where slow dialogues keep some open."""
 
 BEAT = 1.0
 "Seconds between two looks at how things stand."
 
 
-class Lanes:
-    """Shards played in several lanes at once, each lane pulling the next shard when it is free. Lanes may be added
-    while it goes on. The first failure stops the others and is raised."""
+class Crew:
+    """Workers that pull shards. A worker takes the next one as soon as it has a free place, so a slow dialogue delays
+    nobody but its own shard, and nobody takes work that another could begin. Workers may join while it goes on. The
+    first failure stops all and is raised."""
 
     def __init__(self, shards: Iterable[Shard]) -> None:
         self._waiting = iter(shards)
         self._finished: asyncio.Queue[ShardDone | BaseException | None] = asyncio.Queue()
-        self._tasks: list[asyncio.Task[None]] = []
-        self._running = 0
-        self.idle = 0
-        "Lanes that found no more shards."
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._working = 0
+        self.over = False
+        "Whether no shard is left to be begun."
 
-    def add(self, play: Play) -> None:
-        """One more lane."""
-        self._running += 1
-        self._tasks.append(asyncio.create_task(self._lane(play)))
+    def add(self, room: Room, play: Play) -> None:
+        """One more worker."""
+        self._working += 1
+        self._begin(self._pull(room, play))
 
     def fail(self, problem: BaseException) -> None:
         """Stop everything for a reason from outside."""
@@ -48,12 +53,12 @@ class Lanes:
     async def results(self) -> AsyncGenerator[ShardDone, None]:
         """Shards as they finish, until none is left."""
         try:
-            while self._running:
+            while self._working:
                 result = await self._finished.get()
                 if isinstance(result, BaseException):
                     raise result
                 if result is None:
-                    self._running -= 1
+                    self._working -= 1
                 else:
                     yield result
         finally:
@@ -61,17 +66,33 @@ class Lanes:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _lane(self, play: Play) -> None:
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _pull(self, room: Room, play: Play) -> None:
+        under_way: set[asyncio.Task[None]] = set()
         try:
-            for shard in self._waiting:
-                await self._finished.put(await play(shard))
-            self.idle += 1
-            await self._finished.put(None)
-        except BaseException as problem:
-            await self._finished.put(problem)
-            raise
+            while not self.over:
+                if len(under_way) == SHARDS:
+                    await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+                await room()
+                shard = next(self._waiting, None)
+                self.over = shard is None
+                if shard is not None:
+                    task = self._begin(self._play(play, shard))
+                    under_way.add(task)
+                    task.add_done_callback(under_way.discard)
+            if under_way:
+                await asyncio.wait(under_way)
+            self._finished.put_nowait(None)
+        except Exception as problem:
+            self.fail(problem)
 
-
-def lanes_for(concurrency: int, shard_size: int) -> int:
-    """How many shards a worker has under way."""
-    return -(-concurrency // shard_size) + LANES - 1
+    async def _play(self, play: Play, shard: Shard) -> None:
+        try:
+            self._finished.put_nowait(await play(shard))
+        except Exception as problem:
+            self.fail(problem)

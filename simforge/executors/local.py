@@ -7,12 +7,12 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import replace
 
-from simforge.executors import BEAT, Lanes, Urls, lanes_for
+from simforge.executors import BEAT, Crew, Urls
 from simforge.shards import Job, Orders, Shard, ShardDone, Watch, Worker
 
 
 async def run(
-    job: Job, shards: Iterable[Shard], shard_size: int, workers: int, watch: Watch, urls: Urls
+    job: Job, shards: Iterable[Shard], workers: int, watch: Watch, urls: Urls
 ) -> AsyncGenerator[ShardDone, None]:
     """Play the shards. `workers` multiplies the dialogues in flight: more event loops would not make one process
     faster."""
@@ -20,10 +20,9 @@ async def run(
     worker = await Worker.open(job, watch)
     moving = asyncio.create_task(_follow(worker, urls))
     try:
-        lanes = Lanes(shards)
-        for _ in range(lanes_for(job.concurrency, shard_size)):
-            lanes.add(worker.play)
-        async with aclosing(lanes.results()) as finished:
+        crew = Crew(shards)
+        crew.add(worker.room, worker.play)
+        async with aclosing(crew.results()) as finished:
             async for done in finished:
                 yield done
     finally:

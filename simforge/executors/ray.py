@@ -17,7 +17,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from typing import Any
 
 from simforge import money
 from simforge.errors import ModelError, SimForgeError, UsageError
-from simforge.executors import BEAT, Lanes, Urls, cluster, lanes_for, sharing
+from simforge.executors import BEAT, SHARDS, Crew, Urls, cluster, sharing
 from simforge.ledger import is_url
 from simforge.models import SERVED
 from simforge.shards import Job, Orders, Report, Shard, ShardDone, Tally, Watch, Worker
@@ -76,6 +76,11 @@ class RemoteWorker:
                 self._worker = await Worker.open(self._job)
                 self._claim = asyncio.create_task(self._keep_claim())
         return str(ray.get_runtime_context().get_node_id())
+
+    async def room(self) -> None:
+        """Wait until there is a free place."""
+        assert self._worker is not None
+        await self._worker.room()
 
     async def play(self, shard: Shard) -> ShardDone:
         """Play a shard; asked twice, it is played once."""
@@ -137,28 +142,33 @@ class _Slot:
     "When it last answered."
     refilling: asyncio.Lock = field(default_factory=asyncio.Lock)
 
+    async def room(self) -> None:
+        await self._asked(lambda worker: worker.room.remote(), "a worker")
+
     async def play(self, shard: Shard) -> ShardDone:
+        done: ShardDone = await self._asked(lambda worker: worker.play.remote(shard), f"shard {shard.number}")
+        self.pool.finished(self, done)
+        return done
+
+    async def _asked(self, ask: Callable[[Any], Any], what: str) -> Any:
+        """The answer of the worker in this place, whichever that is."""
         ray, attempt = self.pool.ray, 0
         while True:
             handle = self.handle
             try:
-                done: ShardDone = await handle.play.remote(shard)
-                self.pool.finished(self, done)
-                return done
+                return await ask(handle)
             except ray.exceptions.RayTaskError as problem:
                 raise _cause(problem) from None
             except ray.exceptions.ActorUnavailableError:
                 await asyncio.sleep(BEAT)  # a message was lost, not the worker: it may be asked again
             except ray.exceptions.RayActorError as problem:
                 attempt += 1
-                if handle is self.handle:
-                    log.warning("ray: a worker was lost (%s); its shards start again", _first_line(problem))
                 if attempt == ATTEMPTS:
                     raise ModelError(
-                        f"shard {shard.number} lost its worker {ATTEMPTS} times: {_first_line(problem)}. Look at the "
-                        "memory of the nodes and at Ray's logs."
+                        f"{what} lost its worker {ATTEMPTS} times: {_first_line(problem)}. Look at the memory of the "
+                        "nodes and at Ray's logs."
                     ) from None
-                await self._refill(handle)
+                await self._refill(handle, problem)
 
     async def beat(self) -> None:
         """One exchange with the worker. One that does not answer for long is ended, which `play` then finds out."""
@@ -174,11 +184,12 @@ class _Slot:
                 ray.kill(handle)
                 self.answered = time.monotonic()
 
-    async def _refill(self, lost: Any) -> None:
+    async def _refill(self, lost: Any, problem: BaseException) -> None:
         """A new worker in the place of a lost one, once that can do nothing any more."""
         async with self.refilling:
             if self.handle is not lost:
                 return
+            log.warning("ray: a worker was lost (%s); its shards start again", _first_line(problem))
             node = self.pool.node_of(lost)
             if node is None or node not in cluster.nodes(self.pool.ray):
                 # The node is gone, as far as Ray knows; the process may live on until its claim has run out.
@@ -192,7 +203,7 @@ class _Slot:
 class _Pool:
     """The workers of a run, and what is known of all of them together."""
 
-    def __init__(self, ray: Any, job: Job, watch: Watch, urls: Urls, lanes: int, wanted: int) -> None:
+    def __init__(self, ray: Any, job: Job, watch: Watch, urls: Urls, wanted: int) -> None:
         self.ray, self._job, self._watch, self._urls = ray, job, watch, urls
         self.slots: list[_Slot] = []
         self._kept: dict[_Slot, dict[int, Tally]] = {}
@@ -212,7 +223,7 @@ class _Pool:
         purse = replace(job.purse, spent=0.0, limit=float("inf"), allowance=0.0) if job.purse else None
         self._shared = ray.put(replace(job, purse=purse, bounds=part))
         self._actor = ray.remote(
-            num_cpus=CPUS, max_concurrency=lanes + 8, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD"
+            num_cpus=CPUS, max_concurrency=SHARDS + 8, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD"
         )(RemoteWorker)
 
     async def hire(self) -> Any:
@@ -249,7 +260,7 @@ class _Pool:
             self._used += slot.report.used
         self._gone += slot.orders.allowance or 0.0
 
-    async def beating(self, lanes: Lanes) -> None:
+    async def beating(self, crew: Crew) -> None:
         """Speak to every worker once a second, until cancelled."""
         purse = self._job.purse
         while True:
@@ -260,7 +271,7 @@ class _Pool:
             if purse is not None:
                 budget = sharing.budgeted(purse, reports, self._gone, sum(r.used.calls for r in reports.values()))
                 if budget.reached:
-                    lanes.fail(money.reached(purse.limit, purse.limit - budget.left))
+                    crew.fail(money.reached(purse.limit, purse.limit - budget.left))
             told = sharing.orders(reports, self._job.bounds, budget, self._urls())
             for slot, orders in told.items():
                 slot.orders = replace(orders, kept=slot.orders.kept[-1000:])
@@ -284,7 +295,6 @@ async def run(
     ray: Any,
     job: Job,
     shards: Iterable[Shard],
-    shard_size: int,
     workers: int | None,
     watch: Watch,
     urls: Urls,
@@ -294,9 +304,8 @@ async def run(
     asked of the cluster's autoscaler."""
     embedded = any(spec.reference.startswith("local:") for spec in job.models.values())
     wanted = workers or _fitting(cluster.nodes(ray), embedded)
-    count = lanes_for(job.concurrency, shard_size)
-    pool = _Pool(ray, job, watch, urls, count, wanted)
-    lanes = Lanes(shards)
+    pool = _Pool(ray, job, watch, urls, wanted)
+    crew = Crew(shards)
     if workers:
         _ask_for(ray, workers)
 
@@ -305,14 +314,13 @@ async def run(
         for handle in handles:
             slot = _Slot(pool, handle)
             pool.slots.append(slot)
-            for _ in range(count):
-                lanes.add(slot.play)
+            crew.add(slot.room, slot.play)
 
     async def follow() -> None:
-        while not lanes.idle:
+        while not crew.over:
             await asyncio.sleep(NODES)
             missing = _fitting(cluster.nodes(ray), embedded) - len(pool.slots)
-            if missing > 0 and not lanes.idle:
+            if missing > 0 and not crew.over:
                 log.info("ray: %d more workers on nodes that joined", missing)
                 await grow(missing)
 
@@ -320,12 +328,12 @@ async def run(
     try:
         await grow(wanted)
         log.info("ray: %d workers on %d node(s)", wanted, len(cluster.nodes(ray)))
-        tasks.append(asyncio.create_task(pool.beating(lanes)))
+        tasks.append(asyncio.create_task(pool.beating(crew)))
         if not workers:
             tasks.append(asyncio.create_task(follow()))
         for task in tasks:
-            task.add_done_callback(lambda ended: _pass_on(ended, lanes))
-        async with aclosing(lanes.results()) as finished:
+            task.add_done_callback(lambda ended: _pass_on(ended, crew))
+        async with aclosing(crew.results()) as finished:
             async for done in finished:
                 yield done
     finally:
@@ -397,10 +405,10 @@ def _ask_for(ray: Any, cpus: int) -> None:
         log.debug("ray: no autoscaler was asked: %s", problem)
 
 
-def _pass_on(ended: asyncio.Task[None], lanes: Lanes) -> None:
-    """A failure beside the lanes stops the run like one in them."""
+def _pass_on(ended: asyncio.Task[None], crew: Crew) -> None:
+    """A failure beside the workers stops the run like one of theirs."""
     if not ended.cancelled() and (problem := ended.exception()) is not None:
-        lanes.fail(problem)
+        crew.fail(problem)
 
 
 def _cause(problem: Any) -> BaseException:

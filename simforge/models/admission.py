@@ -17,6 +17,7 @@ the run stops.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections import deque
@@ -32,7 +33,7 @@ PATIENCE = 120.0
 "Seconds without any answer after which an endpoint counts as gone."
 FIRST_DEADLINE = 300.0
 "Seconds that a call may take while the usual latency is not known yet."
-LEAST_DEADLINE = 5.0
+LEAST_DEADLINE = 2.0
 CHANCE = 0.25
 "Largest share of refusals that can count as independent of the load."
 PROBE = 5.0
@@ -86,6 +87,8 @@ class Gate:
         self._used = 0
         "Most calls in flight since the last decision: a limit that is not reached proves nothing and does not grow."
         self._doubling = True
+        self._innocent = True
+        "Whether no refusal has ever come from the load: then the limit may go on doubling."
         self._before: tuple[float, float] | None = None
         "Limit and share of refusals before the last cut, until it is known whether the cut helped."
         self._floor = 0.0
@@ -213,10 +216,14 @@ class Gate:
             self._before = None
             if share > 0.5 * earlier and earlier <= CHANCE:  # the cut did not help, so they do not come from the load
                 self._floor = min(CHANCE, max(share, earlier) * 1.5)
+                self._doubling = self._innocent
                 self.limit = limit
+                self._wake()
                 return
+            self._innocent = False
         self._floor *= 0.98
-        if share > self._floor:
+        chance = 2 * math.sqrt(self._floor * (1 - self._floor) / seen)
+        if share > self._floor + chance:
             self._before = (self.limit, share)
             self._doubling = False
             self.limit = max(1.0, self.limit / 2)
