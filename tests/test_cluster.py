@@ -277,8 +277,8 @@ def test_a_ledger_at_a_url_serves_workers_resumes_and_reuse(endpoint, start, tmp
     assert f"replies in {place}" in simforge("ledger", tmp_path / "r").out
 
 
-def report(demand: int, limit: float, spent: float = 0.0, calls: int = 0) -> Report:
-    gates = {"openai:m@u": {"u": GateState(limit, demand)}}
+def report(demand: int, limit: float, spent: float = 0.0, calls: int = 0, most: float = 40) -> Report:
+    gates = {"openai:m@u": {"u": GateState(limit, demand, most)}}
     return Report(Tally(), Usage(calls), spent, gates, ())
 
 
@@ -286,7 +286,9 @@ def test_limits_go_where_the_work_is_and_add_up():
     told = sharing.orders({"busy": report(99, 50), "idle": report(0, 50)}, Bounds(80, 6000), None, {})
     busy, idle = told["busy"].shares["u"], told["idle"].shares["u"]
     assert busy.factor == pytest.approx(99 / 50 * 100 / 100, abs=0.05) and idle.factor == 0.5
-    assert busy.most + idle.most == pytest.approx(80, abs=1) and busy.most > 70
+    assert (busy.most, idle.most) == (40, 1)  # what the idle one gives up is not free before it says so
+    free = {"busy": report(99, 50), "idle": report(0, 50, most=1)}
+    assert sharing.orders(free, Bounds(80), None, {})["busy"].shares["u"].most == pytest.approx(79, abs=1)
     assert told["busy"].rates["openai:m@u"] + told["idle"].rates["openai:m@u"] == pytest.approx(100)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from simforge.models.admission import MOST, Bounds
+from simforge.models.admission import MOST, Bounds, GateState
 from simforge.money import Purse
 from simforge.shards import Orders, Report, Share
 
@@ -48,17 +48,31 @@ def orders(
             known = {key: by_url[url] for key, by_url in states.items() if url in by_url}
             wanted = sum(state.demand + 1 for state in known.values())
             total = sum(state.limit for state in known.values())
-            most = (bounds.in_flight or MOST * len(everywhere)) / len(everywhere)
+            parts = {key: (state.demand + 1) / wanted for key, state in known.items()}
+            most = _most(known, parts, (bounds.in_flight or MOST * len(known)) / len(everywhere))
             for key, state in known.items():
-                part = (state.demand + 1) / wanted
-                factor = min(STEP, max(1 / STEP, total * part / state.limit))
-                shares[key][url] = Share(factor, max(1.0, most * part))
+                factor = min(STEP, max(1 / STEP, total * parts[key] / state.limit))
+                shares[key][url] = Share(factor, most[key])
         if bounds.tokens_per_minute:
             demand = {key: 1 + sum(state.demand for state in by_url.values()) for key, by_url in states.items()}
             for key, own in demand.items():
                 rates[key][reference] = bounds.tokens_per_minute / 60 * own / sum(demand.values())
     allowed = dict(budget.by_worker) if budget is not None else {}
     return {key: Orders(allowed.get(key), shares[key], rates[key], urls) for key in reports}
+
+
+def _most(states: Mapping[Key, GateState], parts: Mapping[Key, float], bound: float) -> dict[Key, float]:
+    """Each worker's part of a bound on the calls in flight, at least one. What one gives up another may have only once
+    the first has said that it let go, so that at no time they are more together."""
+    target = {key: max(1.0, bound * part) for key, part in parts.items()}
+    growing = {key for key, state in states.items() if target[key] > state.most}
+    free = max(0.0, bound - sum(state.most for state in states.values()))
+    wanted = sum(target[key] - states[key].most for key in growing)
+    step = min(1.0, free / wanted) if wanted else 0.0
+    return {
+        key: states[key].most + step * (target[key] - states[key].most) if key in growing else target[key]
+        for key in states
+    }
 
 
 def budgeted(purse: Purse, reports: Mapping[Key, Report], gone: float, calls: int) -> Budget[Key]:

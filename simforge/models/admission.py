@@ -68,6 +68,8 @@ class GateState:
     limit: float
     demand: int
     "Calls in flight or waiting to be."
+    most: float
+    "Calls that may be in flight, or are where they are more: what is taken of the bound of all workers."
 
 
 class Gate:
@@ -141,7 +143,7 @@ class Gate:
 
     @property
     def state(self) -> GateState:
-        return GateState(self.limit, self.demand)
+        return GateState(self.limit, self.demand, max(self._most, self.in_flight))
 
     def share(self, factor: float, most: float) -> None:
         """Take on this gate's part of what all gates before the endpoint learnt."""
