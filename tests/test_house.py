@@ -172,7 +172,8 @@ def test_the_readmes_tree_tells_the_truth():
 
 def test_the_commands_of_readme_and_docs_run_in_their_order(tmp_path):
     """Every line of a shell block that needs neither the big model nor a cluster is run as it stands there."""
-    texts = [(ROOT.parent / name).read_text() for name in ("README.md", "personas/README.md", "docs/recipes.md")]
+    names = ("README.md", "personas/README.md", "docs/recipes.md", "docs/cluster.md")
+    texts = [(ROOT.parent / name).read_text() for name in names]
     blocks = re.findall(r"```sh\n(.*?)```", "\n".join(texts), re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines() if line.startswith("uv run simforge")]
     lines = [line for line in lines if "generate" not in line or "scripted:" in line]

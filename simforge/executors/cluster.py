@@ -31,6 +31,7 @@ def connected(address: str | None, runtime_env: Path | None) -> Iterator[Any]:
     if not where:
         # Ray would write a token to the home folder, which later clusters without one then refuse.
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+        os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default, which starves a model served on CPUs
     import ray
 
     if ray.is_initialized():
