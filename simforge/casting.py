@@ -23,6 +23,7 @@ from simforge.display import Display
 from simforge.errors import TooManyFailures, UsageError
 from simforge.ledger import Ledger
 from simforge.models import ModelSpec
+from simforge.models.admission import FREE, Bounds
 from simforge.money import Purse
 from simforge.personas import Cast, Pack, Passed
 from simforge.roles import Roles
@@ -81,7 +82,8 @@ def completed(
         return replace(found, passed=Passed(**known["passed"])), {"writer": Usage(**known["usage"])}
     each = len(cast.pack.written) + (cast.pack.portrait is not None)
     with display.writing(len(cast), each * len(cast)):
-        done = _written(cast, job.models["writer"], job.ledger, job.reuse, seed, job.concurrency, display, job.purse)
+        spec, how = job.models["writer"], (job.purse, job.bounds)
+        done = _written(cast, spec, job.ledger, job.reuse, seed, job.concurrency, display, *how)
     if len(done.left_out) > max_failures * len(cast) or not len(done.cast):
         number, reason = next(iter(done.left_out.items()))
         raise TooManyFailures(
@@ -151,9 +153,12 @@ def _written(
     concurrency: int,
     display: Display,
     purse: Purse | None = None,
+    bounds: Bounds = FREE,
 ) -> Written:
     """The cast after the writer; who is left out is said and counted."""
-    done = asyncio.run(_asked(spec, ledger, reuse, seed, display, lambda r: writing.write(cast, r, concurrency), purse))
+    done = asyncio.run(
+        _asked(spec, ledger, reuse, seed, display, lambda r: writing.write(cast, r, concurrency), purse, bounds)
+    )
     for index, reason in done.left_out.items():
         display.say(f"person {index} is left out: {reason}")
     passed = replace(cast.passed, unwritten=len(done.left_out))
@@ -168,10 +173,11 @@ async def _asked(
     display: Display,
     work: Callable[[Roles], Awaitable[T]],
     purse: Purse | None = None,
+    bounds: Bounds = FREE,
 ) -> T:
     """What comes of asking a writer, behind a ledger."""
     with Ledger(ledger, reuse) as opened:
-        model = await models.open_model(spec, purse.ready if purse else None)
+        model = await models.open_model(spec, purse.ready if purse else None, bounds)
         try:
             return await work(Roles({"writer": (spec, model)}, opened, seed, display.replied, purse))
         finally:

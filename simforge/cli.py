@@ -247,8 +247,6 @@ def _generate(options: argparse.Namespace) -> int:
     from simforge.display import ending
 
     display = _shown()
-    if options.executor == "local" and options.ray_address and not any("vllm:" in one for one in options.model):
-        raise UsageError("--ray-address belongs to --executor ray, and --executor local was given: drop one of them.")
     run = pipeline.generate(
         pipeline.Options(
             **_what(options),

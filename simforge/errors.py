@@ -12,6 +12,7 @@
         ├── TooManyFailures                                                      exit 3
         ├── BudgetReached                                                        exit 4
         ├── EndpointDown      an endpoint went away during the run               exit 3
+        ├── ClusterLost       no worker is left, and none can be had             exit 3
         └── Interrupted                                                          exit 130
 
 A message is one sentence or two that name the thing, the value, the choices and the fix. Anything else that
@@ -110,6 +111,12 @@ class BudgetReached(RunStopped):
 
 class EndpointDown(RunStopped):
     """An endpoint that answered before cannot be reached any more."""
+
+    exit_status = 3
+
+
+class ClusterLost(RunStopped):
+    """A Ray cluster on which no worker can be had any more."""
 
     exit_status = 3
 

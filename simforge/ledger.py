@@ -18,8 +18,11 @@ import contextlib
 import errno
 import io
 import json
+import logging
+import os
 import shutil
 import tempfile
+import threading
 import uuid
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -33,8 +36,12 @@ from simforge.types import ChatReply, ChatRequest, Finish, Said, Usage
 if TYPE_CHECKING:
     import numpy as np
 
+log = logging.getLogger("simforge")
+
 PATIENCE = 5.0
 "Seconds that a run which stops waits for replies under way."
+SYNC = 1.0
+"Seconds between looks at what a network file system may still hold back; what the loss of a node can cost."
 UPLOAD = 3.0
 "Seconds between uploads of a writer to a store that cannot append; what a kill can lose."
 FRESH = 65_536
@@ -67,6 +74,7 @@ class Ledger:
         self._index.settle()
         self._writer: io.FileIO | None = None
         self._place = 0
+        self._keeping: asyncio.Task[None] | None = None
 
     def __enter__(self) -> Ledger:
         return self
@@ -88,6 +96,8 @@ class Ledger:
         # A task of its own: a dialogue that gives up must not take the reply away from others that wait for it.
         shared = asyncio.create_task(self._pay(key, request, call))
         shared.add_done_callback(_heard)
+        if self._keeping is None:
+            self._keeping = asyncio.create_task(self._keep())
         self._under_way[key] = shared
         return await asyncio.shield(shared), True
 
@@ -104,13 +114,25 @@ class Ledger:
         if self._under_way:
             await asyncio.wait(list(self._under_way.values()), timeout=PATIENCE)
 
-    async def uploading(self) -> None:
-        """Upload now and then, where the folder is a store; ends when it is cancelled."""
-        while self._store is not None:
-            await asyncio.sleep(UPLOAD)
-            await asyncio.to_thread(self._store.upload)
+    async def _keep(self) -> None:
+        """Bring what was written where it survives this machine: to the store, or out of this machine's cache of a
+        network file system. A failure is said and tried again."""
+        synced = 0
+        while True:
+            await asyncio.sleep(UPLOAD if self._store else SYNC)
+            try:
+                if self._store is not None:
+                    await asyncio.to_thread(self._store.upload)
+                elif self._writer is not None and self._place > synced:
+                    synced = self._place
+                    await asyncio.to_thread(os.fsync, self._writer.fileno())
+            except OSError as problem:
+                log.warning("the ledger could not be kept for now: %s", problem)
 
     def close(self) -> None:
+        if self._keeping is not None:
+            self._keeping.cancel()
+            self._keeping = None
         for file in self._open.values():
             file.close()
         self._open.clear()
@@ -233,6 +255,7 @@ class Store:
         self.scratch = Path(tempfile.mkdtemp(prefix="simforge-ledger-"))
         self._sent: dict[str, int] = {}
         "Bytes of each own segment that are uploaded, always whole lines."
+        self._sending = threading.Lock()
 
     def download(self) -> list[Path]:
         """The segments that are there, as files."""
@@ -244,7 +267,11 @@ class Store:
         return sorted(folder.glob("*.jsonl"))
 
     def upload(self) -> None:
-        """Send what own segments have gained, as objects of whole lines."""
+        """Send what own segments have gained, as objects of whole lines. One at a time."""
+        with self._sending:
+            self._send()
+
+    def _send(self) -> None:
         for path in self.scratch.glob("*.jsonl"):
             sent = self._sent.get(path.name, 0)
             with path.open("rb") as file:
@@ -258,6 +285,12 @@ class Store:
 
     def close(self) -> None:
         shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+def check(place: str) -> None:
+    """Raise `UsageError` where a URL cannot be opened at all."""
+    if is_url(place):
+        _filesystem(place)
 
 
 def is_url(folder: Path | str) -> bool:

@@ -82,6 +82,8 @@ class Purse:
     prices: dict[str, Price]
     "By model reference, one for every model of the run."
     spent: float = 0.0
+    calls: int = 0
+    "That were paid."
     allowance: float | None = None
     """What one of several workers may have spent before it waits for more; `None` is all of the limit. The driver
     divides what is left again and again, so that together they never exceed it."""
@@ -97,3 +99,4 @@ class Purse:
 
     def pay(self, reference: str, used: Usage) -> None:
         self.spent += self.prices[reference].of(used)
+        self.calls += 1

@@ -19,7 +19,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from simforge import casting, catalog, config, estimating, generators, models, money, preferences, prompts, versions
+from simforge import (
+    casting,
+    catalog,
+    config,
+    estimating,
+    generators,
+    ledger,
+    models,
+    money,
+    preferences,
+    prompts,
+    versions,
+)
 from simforge.config import Recipe
 from simforge.dialogue import Script
 from simforge.display import Display
@@ -70,7 +82,7 @@ class Options:
     overrides: tuple[str, ...] = ()
     "`key=value` on the recipe."
     executor: str | None = None
-    "`local` or `ray`; by default ray where an address or a `vllm` model is given."
+    "`local` or `ray`; by default ray where an address is given."
     ray_address: str | None = None
     runtime_env: Path | None = None
     "YAML of Ray's runtime environment for workers and servers."
@@ -109,6 +121,8 @@ def generate(options: Options, display: Display) -> Run:
     specs = {role: _spec(recipe, role) for role in roles}
     reuse = tuple(_ledger_of(path) for path in options.reuse)
     purse = _purse(options, specs)
+    if options.ledger is not None:
+        ledger.check(options.ledger)
     folder = RunFolder.claim(options.out, _identity(recipe, plan, script, specs), _shard_size(plan))
     try:
         if folder.sealed() and not any(tally.failed for tally in folder.finished().values()):
@@ -125,7 +139,7 @@ def generate(options: Options, display: Display) -> Run:
             plan = plan if cast is plan.cast else _planned(recipe, cast, plan.space, plan.prompts, plan.seed)
             total = _play(options, plan, job, folder, display, power)
             total.usage |= usage
-        if not is_url(folder.ledger):
+        if options.ledger is None and not is_url(folder.ledger):  # in another place others may be writing
             compact(Path(folder.ledger))
         lost = total.failed / max(1, total.dialogues)
         if lost > options.max_failures:
@@ -160,6 +174,8 @@ def _ready(options: Options, recipe: Recipe, specs: dict[Role, ModelSpec], scrip
     """Start what has to be started, and make sure that every model can be asked."""
     own = {one.reference for one in specs.values() if one.reference.startswith("vllm:")}
     served = {reference: recipe.server(reference) for reference in sorted(own)}
+    if options.executor == "local" and options.ray_address and not served:
+        raise UsageError("--ray-address belongs to --executor ray, and --executor local was given: drop one of them.")
     with contextlib.ExitStack() as stack:
         power = Power(specs)
         if served or _executor(options) == "ray":

@@ -14,9 +14,12 @@ from typing import Any
 from simforge.generators import Generator
 from simforge.identity import derived_seed, sha256
 from simforge.ledger import Ledger
-from simforge.models import Model, ModelSpec
+from simforge.models import SERVED, Model, ModelSpec
 from simforge.money import Purse
 from simforge.types import ChatReply, ChatRequest, Message, Role, Usage
+
+SERVED_AS = tuple(f"{provider}:" for provider in SERVED)
+"How references of models begin that may draw several answers for one reading of the prompt."
 
 
 @dataclass(slots=True)
@@ -76,25 +79,31 @@ class Calls:
             choices=tuple(generator.front.choices),
             n=n,
         )
-        reply, _ = await self.roles.ledger.answer(request, lambda asked: self._paid(spec, model, asked))
-        used = Usage.of(reply)
+        drawn = [await self._answer(spec, model, request)] if n == 1 or spec.reference.startswith(SERVED_AS) else []
+        have = sum(len(one.said) for one in drawn)
+        if have < n:  # one at a time, by a model that draws no more; each is kept as it comes
+            rest = [replace(request, n=1, seed=request.seed + number) for number in range(have, n)]
+            drawn += await asyncio.gather(*(self._answer(spec, model, one) for one in rest))
+        reply = together(drawn) if len(drawn) > 1 else drawn[0]
+        used = replace(Usage.of(reply), calls=len(drawn))
         self.usage[role] = self.usage.get(role, Usage()) + used
         if self.roles.on_reply is not None:
             self.roles.on_reply(used)
         return reply
+
+    async def _answer(self, spec: ModelSpec, model: Model, request: ChatRequest) -> ChatReply:
+        """The ledger's reply, or a new one."""
+        return (await self.roles.ledger.answer(request, lambda asked: self._paid(spec, model, asked)))[0]
 
     async def _paid(self, spec: ModelSpec, model: Model, request: ChatRequest) -> ChatReply:
         """A new call, within the budget."""
         purse = self.roles.purse
         if purse is not None:
             await purse.ready()
-        drawn = await model.chat(request, self.dialogue)
-        if len(drawn.said) < request.n:  # a model that draws one at a time
-            rest = [replace(request, n=1, seed=request.seed + number) for number in range(len(drawn.said), request.n)]
-            drawn = together([drawn, *await asyncio.gather(*(model.chat(one, self.dialogue) for one in rest))])
+        reply = await model.chat(request, self.dialogue)
         if purse is not None:
-            purse.pay(spec.reference, Usage.of(drawn))
-        return drawn
+            purse.pay(spec.reference, Usage.of(reply))
+        return reply
 
 
 def together(replies: Sequence[ChatReply]) -> ChatReply:

@@ -11,7 +11,7 @@ import asyncio
 import gc
 import io
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -27,6 +27,9 @@ from simforge.models.admission import FREE, Bounds, GateState
 from simforge.money import Purse
 from simforge.roles import Roles
 from simforge.types import Ending, Episode, Role, Scenario, Usage
+
+WAIT = 0.1
+"Seconds between two looks whether calls may go out."
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,19 +117,20 @@ class Share:
     """A worker's part of what all workers may do at one URL."""
 
     factor: float
-    "Of the limit that its gate has now."
+    "Of the limit that its gate has."
     most: float
     "Calls in flight."
 
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """What the driver tells a worker, every second. Safe to repeat."""
+    """What the driver tells a worker, every second. Orders of a number that was obeyed are not obeyed again."""
 
+    number: int = 0
     allowance: float | None = None
     "Money that the worker may have spent, if there is a budget."
-    shares: Mapping[str, Share] = field(default_factory=dict)
-    "By URL."
+    shares: Mapping[str, Mapping[str, Share]] = field(default_factory=dict)
+    "By model reference and URL."
     rates: Mapping[str, float] = field(default_factory=dict)
     "Tokens a second, by model reference."
     urls: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -145,6 +149,8 @@ class Report:
     "Replies had, from models and from the ledger."
     spent: float
     "Money."
+    paid: int
+    "Calls that it was spent on."
     gates: Mapping[str, Mapping[str, GateState]]
     "By model reference and URL."
     said: tuple[str, ...]
@@ -166,11 +172,13 @@ class Watch(Protocol):
 
 @runtime_checkable
 class Gated(Protocol):
-    """A model behind gates."""
+    """A model behind gates, as `simforge.models.endpoint.Endpoint` is."""
 
     @property
-    def gates(self) -> Mapping[str, GateState]:
-        """What is known of each URL."""
+    def gates(self) -> Mapping[str, GateState]: ...
+    def move(self, urls: tuple[str, ...]) -> None: ...
+    def share(self, url: str, factor: float, most: float) -> None: ...
+    def keep_pace(self, rate: float) -> None: ...
 
 
 class Worker:
@@ -183,14 +191,20 @@ class Worker:
         "Scenarios that were taken on and have not ended."
         self._ended = asyncio.Event()
         self._tally, self._used = Tally(), Usage()
-        self._uploading: asyncio.Task[None] | None = None
+        self._obeyed = 0
         self._thresholds = gc.get_threshold()
 
     @classmethod
-    async def open(cls, job: Job, watch: Watch | None = None) -> Worker:
-        """Load the models and read the ledger."""
+    async def open(cls, job: Job, watch: Watch | None = None, may: Callable[[], bool] | None = None) -> Worker:
+        """Load the models and read the ledger. No call goes out while `may` says no."""
         opened: dict[str, Model] = {}
-        admit = job.purse.ready if job.purse else None
+
+        async def admit() -> None:
+            while may is not None and not may():
+                await asyncio.sleep(WAIT)
+            if job.purse is not None:
+                await job.purse.ready()
+
         for spec in job.models.values():
             if spec.reference not in opened:
                 opened[spec.reference] = await models.open_model(spec, admit, job.bounds)
@@ -198,7 +212,6 @@ class Worker:
         by_role = {role: (spec, opened[spec.reference]) for role, spec in job.models.items()}
         found = cls(job, Roles(by_role, ledger, job.script.seed, None, job.purse), watch)
         found._roles.on_reply = found._replied
-        found._uploading = asyncio.create_task(ledger.uploading())
         found._thresholds = gc.get_threshold()
         # Most of what lives here lives long and in no cycles: looking through it all the time took 40 % of a run.
         gc.collect()
@@ -211,28 +224,27 @@ class Worker:
         gc.unfreeze()
         gc.set_threshold(*self._thresholds)
         await self._roles.ledger.drain()
-        if self._uploading is not None:
-            self._uploading.cancel()
         for model in self._models().values():
             await model.close()
         self._roles.ledger.close()
 
     def obey(self, orders: Orders) -> Report:
         """Take orders, and tell how things stand."""
-        opened = self._models()
-        for reference, urls in orders.urls.items():
-            opened[reference].move(urls)  # type: ignore[attr-defined]
-        gates = {name: dict(model.gates) for name, model in opened.items() if isinstance(model, Gated)}
-        for reference, states in gates.items():
-            for url in states:
-                if url in orders.shares:
-                    share, rate = orders.shares[url], orders.rates.get(reference)
-                    opened[reference].share(url, share.factor, share.most, rate)  # type: ignore[attr-defined]
+        gated = {name: model for name, model in self._models().items() if isinstance(model, Gated)}
         purse = self._job.purse
-        if purse is not None and orders.allowance is not None:
-            purse.allowance = orders.allowance
-        spent = purse.spent if purse is not None else 0.0
-        return Report(self._tally, self._used, spent, gates, ())
+        if orders.number > self._obeyed:
+            self._obeyed = orders.number
+            for reference, model in gated.items():
+                if reference in orders.urls:
+                    model.move(orders.urls[reference])
+                for url, share in orders.shares.get(reference, {}).items():
+                    model.share(url, share.factor, share.most)
+                if reference in orders.rates:
+                    model.keep_pace(orders.rates[reference])
+            if purse is not None and orders.allowance is not None:
+                purse.allowance = orders.allowance
+        money = (purse.spent, purse.calls) if purse is not None else (0.0, 0)
+        return Report(self._tally, self._used, *money, {name: dict(model.gates) for name, model in gated.items()}, ())
 
     def _models(self) -> dict[str, Model]:
         return {spec.reference: model for spec, model in self._roles.models.values()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -15,7 +16,8 @@ from pathlib import Path
 import pytest
 from conftest import StubEndpoint, simforge
 
-from simforge.executors import sharing
+from simforge.errors import UsageError
+from simforge.executors import Crew, sharing
 from simforge.models.admission import Bounds, GateState
 from simforge.money import Price, Purse
 from simforge.shards import Report, Tally
@@ -187,6 +189,7 @@ def test_a_worker_whose_raylet_died_stops_before_its_shards_start_again(cluster,
     run.until(int(0.3 * calls))
     cluster.tell("raylet 0")
     assert "a worker was lost" in run.ended() and repeated(server, kills=1)
+    assert server.stats()["max_in_flight"] <= 6
     assert same_bytes(tmp_path / "r", whole)
 
 
@@ -256,14 +259,14 @@ def test_a_node_that_joins_gets_workers(cluster, endpoint, start):
 
 def test_a_node_with_a_ledger_folder_of_its_own_is_refused(tmp_path):
     """A worker that does not find the driver's word would write where nobody reads."""
-    from simforge.executors.ray import PROOF, RemoteWorker
+    from simforge.executors.ray import RemoteWorker
     from simforge.shards import Job
 
     job = Job(script=None, models={}, ledger=tmp_path, reuse=(), concurrency=1)  # type: ignore[arg-type]
-    with pytest.raises(Exception, match=r"does not see .*--ledger a URL"):
-        RemoteWorker(job, {}, "word")._sees_the_ledger()
-    (tmp_path / PROOF).write_text("word")
-    RemoteWorker(job, {}, "word")._sees_the_ledger()
+    with pytest.raises(UsageError, match=r"does not see .*--ledger a URL"):
+        RemoteWorker(job, Bounds(), {}, ".driver-x")._sees_the_ledger()
+    (tmp_path / ".driver-x").touch()
+    RemoteWorker(job, Bounds(), {}, ".driver-x")._sees_the_ledger()
 
 
 def test_a_ledger_at_a_url_serves_workers_resumes_and_reuse(endpoint, start, tmp_path):
@@ -279,23 +282,97 @@ def test_a_ledger_at_a_url_serves_workers_resumes_and_reuse(endpoint, start, tmp
 
 
 def report(demand: int, limit: float, spent: float = 0.0, calls: int = 0, most: float = 40) -> Report:
-    gates = {"openai:m@u": {"u": GateState(limit, demand, most)}}
-    return Report(Tally(), Usage(calls), spent, gates, ())
+    gates = {name: {"u": GateState(limit, demand, most)} for name in ("openai:m@u",)}
+    return Report(Tally(), Usage(calls), spent, calls, gates, ())
 
 
 def test_limits_go_where_the_work_is_and_add_up():
-    told = sharing.orders({"busy": report(99, 50), "idle": report(0, 50)}, Bounds(80, 6000), None, {})
-    busy, idle = told["busy"].shares["u"], told["idle"].shares["u"]
+    told = sharing.orders(1, {"busy": report(99, 50), "idle": report(0, 50)}, Bounds(80, 6000), None, {})
+    busy, idle = (told[name].shares["openai:m@u"]["u"] for name in ("busy", "idle"))
     assert busy.factor == pytest.approx(99 / 50 * 100 / 100, abs=0.05) and idle.factor == 0.5
     assert (busy.most, idle.most) == (40, 1)  # what the idle one gives up is not free before it says so
     free = {"busy": report(99, 50), "idle": report(0, 50, most=1)}
-    assert sharing.orders(free, Bounds(80), None, {})["busy"].shares["u"].most == pytest.approx(79, abs=1)
+    grown = sharing.orders(1, free, Bounds(80), None, {})["busy"].shares["openai:m@u"]["u"]
+    assert grown.most == pytest.approx(79, abs=1)
     assert told["busy"].rates["openai:m@u"] + told["idle"].rates["openai:m@u"] == pytest.approx(100)
+
+
+def test_two_models_at_one_url_have_shares_of_their_own():
+    one = Report(Tally(), Usage(), 0, 0, {"a": {"u": GateState(16, 90, 40)}, "b": {"u": GateState(16, 0, 40)}}, ())
+    two = Report(Tally(), Usage(), 0, 0, {"a": {"u": GateState(16, 0, 40)}, "b": {"u": GateState(16, 90, 40)}}, ())
+    told = sharing.orders(1, {1: one, 2: two}, Bounds(), None, {})
+    assert told[1].shares["a"]["u"].factor > 1 > told[1].shares["b"]["u"].factor
+    assert told[2].shares["b"]["u"].factor > 1 > told[2].shares["a"]["u"].factor
 
 
 def test_what_is_left_of_a_budget_is_dealt_out_and_never_more():
     purse = Purse(10.0, {"m": Price(prompt=1, completion=1)}, spent=2.0)
     reports = {1: report(1, 16, spent=3.0, calls=30), 2: report(1, 16, spent=1.0, calls=10)}
-    budget = sharing.budgeted(purse, reports, gone=2.0, calls=40)
-    assert budget.left == pytest.approx(2.0) and budget.by_worker == {1: 4.0, 2: 2.0} and not budget.reached
-    assert sharing.budgeted(purse, reports, gone=3.9, calls=40).reached
+    budget = sharing.budgeted(purse, reports, gone=2.0)
+    assert (budget.spent, budget.by_worker, budget.reached) == (8.0, {1: 4.0, 2: 2.0}, False)
+    assert sharing.budgeted(purse, reports, gone=3.9).reached
+
+
+def test_workers_take_no_shard_that_another_could_begin():
+    """Four workers of one place each, four shards: one each, although the first is asked first for room each time."""
+
+    async def played() -> list[int]:
+        crew, taken = Crew(iter(range(4))), [0] * 4  # type: ignore[arg-type]
+        for number in range(4):
+            free = asyncio.Event()
+            free.set()
+
+            async def play(shard: object, number: int = number, free: asyncio.Event = free) -> object:
+                taken[number] += 1
+                free.clear()
+                await asyncio.sleep(0.05)
+                free.set()
+                return shard
+
+            crew.add(free.wait, play)  # type: ignore[arg-type]
+        assert sorted([done async for done in crew.results()]) == [0, 1, 2, 3]  # type: ignore[type-var]
+        return taken
+
+    assert asyncio.run(played()) == [1, 1, 1, 1]
+
+
+def test_a_worker_that_hangs_harms_no_other_and_its_calls_stop(start, unbroken, tmp_path):
+    """Stopped for longer than its claim holds: the others go on, and when it wakes it may go on as well."""
+    server, whole, calls = unbroken
+    run = start(server, "r", "--executor", "ray", "--workers", 2, "--max-in-flight", 6)
+    run.until(int(0.2 * calls))
+    hung = workers_of(run.process.pid)[0]
+    os.kill(hung, signal.SIGSTOP)
+    time.sleep(14)
+    os.kill(hung, signal.SIGCONT)
+    run.ended()
+    assert repeated(server, kills=1)
+    assert same_bytes(tmp_path / "r", whole)
+
+
+def test_a_killed_worker_does_not_use_up_the_budget(endpoint, tmp_path):
+    server = endpoint(latency_ms=60)
+    (tmp_path / "prices.yaml").write_text('"openai:*": {prompt: 10, completion: 40}\n')
+    words = ["generate", "psoup", "--personas", "60", "--model", server.model, "--executor", "ray", "--workers", "1"]
+    words += ["--concurrency", "16", "--prices", str(tmp_path / "prices.yaml"), "--budget", "1000"]
+    command = [sys.executable, "-m", "simforge", *words, "--out", str(tmp_path / "r")]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **ENV})
+    Running(run, server).until(200)
+    os.kill(workers_of(run.pid)[0], signal.SIGKILL)
+    _, said = run.communicate(timeout=200)
+    assert (run.returncode, "a worker was lost" in said) == (0, True), said
+
+
+def test_a_run_that_is_told_to_end_says_how_to_go_on(start, endpoint):
+    run = start(endpoint(latency_ms=60), "r", "--executor", "ray", "--workers", 1)
+    run.until(100)
+    run.process.terminate()
+    _, said = run.process.communicate(timeout=60)
+    assert (run.process.returncode, "Go on with" in said) == (130, True), said
+
+
+def test_a_runtime_environment_that_cannot_be_is_told(endpoint, tmp_path):
+    (tmp_path / "env.yaml").write_text("working_dir: /nowhere/at/all\n")
+    command = ["generate", "psoup", "--personas", 4, "--model", endpoint(latency_ms=1).model, "--executor", "ray"]
+    done = simforge(*command, "--runtime-env", tmp_path / "env.yaml", "--out", tmp_path / "r", env=ENV)
+    assert (done.status, "Traceback" in done.err, "/nowhere" in done.err) == (2, False, True), done.err

@@ -379,6 +379,24 @@ def test_a_refusal_that_is_about_something_else_is_the_calls_failure(picky):
     assert isinstance(reply, CallFailed) and "maximum context length" in str(reply) and len(Picky.heard) == 1
 
 
+def test_a_call_that_is_refused_for_another_reason_ends_though_fields_were_left_out_before(picky):
+    Picky.refuses = {"seed": "seed is not supported"}
+    spec = models.resolve(picky)
+
+    async def talk() -> BaseException | ChatReply:
+        client = await endpoints.Endpoint.open(spec)
+        await client.chat(request())
+        Picky.refuses = {"messages": "maximum context length is 2048 tokens"}
+        try:
+            return await client.chat(request())
+        except CallFailed as problem:
+            return problem
+        finally:
+            await client.close()
+
+    assert "maximum context length" in str(asyncio.run(asyncio.wait_for(talk(), 20))) and len(Picky.heard) == 3
+
+
 def test_thinking_is_counted_and_not_said(picky):
     (reply,) = ask(models.resolve(picky), request())
     assert (reply.text, reply.completion_tokens, reply.thinking_tokens) == ("Yes.", 30, 26)
@@ -424,16 +442,19 @@ def test_an_endpoint_that_has_served_and_refuses_for_good_stops_the_run_so_that_
     assert simforge(*command).status == 0
 
 
-def test_a_model_that_moves_is_asked_where_it_is(endpoint):
-    first, second = endpoint(latency_ms=1), endpoint(latency_ms=1)
+def test_a_model_that_moves_is_asked_where_it_is_by_those_who_wait_as_well(endpoint):
+    first, second = endpoint(latency_ms=100), endpoint(latency_ms=1)
     spec = replace(models.resolve("vllm:m"), urls=(first.url,))
 
     async def talk() -> None:
-        client = await endpoints.Endpoint.open(spec)
-        await client.chat(request(), "d")
+        client = await endpoints.Endpoint.open(spec, bounds=Bounds(in_flight=1))
+        calls = [asyncio.create_task(client.chat(request(f"q {number}"), "d")) for number in range(4)]
+        await asyncio.sleep(0.05)
+        client.move(())
+        await asyncio.sleep(0.3)
         client.move((second.url,))
-        await client.chat(request(), "d")
+        await asyncio.gather(*calls)
         await client.close()
 
     asyncio.run(talk())
-    assert (first.stats()["requests"], second.stats()["requests"]) == (1, 1)
+    assert (first.stats()["requests"], second.stats()["requests"]) == (1, 3)

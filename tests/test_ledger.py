@@ -129,19 +129,18 @@ def test_compacted_segments_hold_each_reply_once(opened, tmp_path):
 
 
 def test_a_ledger_at_a_url_is_uploaded_bit_by_bit_and_read_back(tmp_path):
-    model, place = Model(), f"local://{tmp_path}/store"
+    model, place, store = Model(), f"local://{tmp_path}/store", tmp_path / "store"
 
-    async def ask(seconds: float, *seeds: int) -> None:
+    async def ask(*seeds: int, wait: bool = False) -> None:
         with Ledger(place) as ledger:
-            uploading = asyncio.create_task(ledger.uploading())
             for seed in seeds:
                 await ledger.answer(replace(REQUEST, seed=seed), model.chat)
-            await asyncio.sleep(seconds)
-            uploading.cancel()
+                while wait and not (store.exists() and len(list(store.iterdir())) == seed):
+                    await asyncio.sleep(0.1)
 
-    asyncio.run(ask(0, 1, 2))
-    asyncio.run(ask(0, 2, 3))
-    assert model.calls == 3 and len(list((tmp_path / "store").iterdir())) == 2
+    asyncio.run(ask(1, 2, wait=True))
+    asyncio.run(ask(2, 3))
+    assert model.calls == 3 and len(list(store.iterdir())) == 3
     assert sum(used.calls for used in totals(place).values()) == 3
 
 

@@ -85,6 +85,7 @@ class Crew:
                     task = self._begin(self._play(play, shard))
                     under_way.add(task)
                     task.add_done_callback(under_way.discard)
+                    await asyncio.sleep(0)  # so that the worker counts it before it is asked for room again
             if under_way:
                 await asyncio.wait(under_way)
             self._finished.put_nowait(None)

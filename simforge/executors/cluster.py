@@ -8,7 +8,9 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,13 +45,18 @@ def connected(address: str | None, runtime_env: Path | None) -> Iterator[Any]:
         "logging_level": logging.ERROR,
         "runtime_env": environment or None,
     }
+    stops = signal.getsignal(signal.SIGTERM)
     try:
         if where:
             ray.init(address=where, **settings)
         else:
-            ray.init(include_dashboard=False, **settings)
-    except (ConnectionError, RuntimeError, ValueError) as problem:
+            ray.init(address="local", include_dashboard=False, **settings)
+    except ConnectionError as problem:
         raise UsageError(f"there is no Ray cluster at {where}: {str(problem).splitlines()[0]}") from None
+    except (RuntimeError, ValueError) as problem:
+        raise UsageError(f"Ray cannot be used: {str(problem).splitlines()[0]}") from None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stops)  # Ray puts its own there, which ends the run without a word
     try:
         yield ray
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import replace
@@ -32,6 +33,6 @@ async def run(
 
 async def _follow(worker: Worker, urls: Urls) -> None:
     """Tell the worker where models are that move."""
-    while True:
+    for number in itertools.count(1):
         await asyncio.sleep(BEAT)
-        worker.obey(Orders(urls=urls()))
+        worker.obey(Orders(number, urls=urls()))

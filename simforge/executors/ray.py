@@ -14,20 +14,23 @@ replayed stream of results loses some and doubles others.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import logging
 import os
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from simforge import money
-from simforge.errors import ModelError, SimForgeError, UsageError
+from simforge.errors import ClusterLost, ModelError, SimForgeError, UsageError
 from simforge.executors import BEAT, SHARDS, Crew, Urls, cluster, sharing
-from simforge.ledger import is_url
+from simforge.ledger import PATIENCE, is_url
 from simforge.models import SERVED
+from simforge.models.admission import Bounds
 from simforge.shards import Job, Orders, Report, Shard, ShardDone, Tally, Watch, Worker
 from simforge.types import Usage
 
@@ -46,21 +49,23 @@ LATE = 120.0
 "Seconds without an answer to a beat after which a worker counts as lost."
 NODES = 5.0
 "Seconds between two looks at the cluster's nodes."
-PROOF = ".driver"
-"File in the ledger's folder by which a worker knows that it sees the same one as the driver."
+AGAIN = 15.0
+"Seconds before another worker is asked for where one could not be had."
+MESSAGES = 16 * SHARDS
+"Messages that an actor works at in turns: shards asked for again after a lost answer must not keep out the beat."
 
 
 class RemoteWorker:
     """A worker inside an actor. Ray runs the coroutines of one actor in one event loop."""
 
-    def __init__(self, job: Job, keys: Mapping[str, str], proof: str | None) -> None:
+    def __init__(self, job: Job, bounds: Bounds, keys: Mapping[str, str], proof: str | None) -> None:
         os.environ.update(keys)
-        self._job, self._proof = job, proof
+        self._job, self._proof = replace(job, bounds=bounds), proof
         self._worker: Worker | None = None
         self._opening = asyncio.Lock()
         self._shards: dict[int, asyncio.Task[ShardDone]] = {}
         self._said: list[str] = []
-        self._silent = 0.0
+        self._heard, self._silent = time.monotonic(), 0.0
         self._meters = _Meters()
         self._claim: asyncio.Task[None] | None = None
 
@@ -73,7 +78,8 @@ class RemoteWorker:
                 for handler in (logging.StreamHandler(), _Kept(self._said)):
                     logging.getLogger("simforge").addHandler(handler)
                 self._sees_the_ledger()
-                self._worker = await Worker.open(self._job)
+                self._worker = await Worker.open(self._job, may=self._claimed)
+                self._heard = time.monotonic()
                 self._claim = asyncio.create_task(self._keep_claim())
         return str(ray.get_runtime_context().get_node_id())
 
@@ -91,7 +97,7 @@ class RemoteWorker:
 
     async def beat(self, orders: Orders) -> Report:
         """Hear from the driver, and tell it how things stand."""
-        self._silent = 0.0
+        self._heard, self._silent = time.monotonic(), 0.0
         assert self._worker is not None
         for number in orders.kept:
             self._shards.pop(number, None)
@@ -106,20 +112,26 @@ class RemoteWorker:
         if self._worker is not None:
             await self._worker.close()
 
+    def _claimed(self) -> bool:
+        """Whether calls may go out: the driver was heard lately, by the clock."""
+        return time.monotonic() - self._heard < LEASE
+
     async def _keep_claim(self) -> None:
-        """End this process once the driver is silent. Counted in ticks: a process that was stopped has not refused."""
+        """End this process once the driver is silent. Counted in ticks, since a process that was stopped for a while,
+        and has made no calls, may go on when it is spoken to again."""
         while self._silent < LEASE:
             await asyncio.sleep(BEAT)
             self._silent += BEAT
-        await self.close()
-        os._exit(1)
+        try:
+            await asyncio.wait_for(self.close(), 2 * PATIENCE)
+        finally:
+            os._exit(1)
 
     def _sees_the_ledger(self) -> None:
         """Raise `UsageError` where this node has a ledger folder of its own: what is paid here would be lost."""
         if self._proof is None or is_url(self._job.ledger):
             return
-        seen = Path(self._job.ledger) / PROOF
-        if not seen.is_file() or seen.read_text(encoding="utf-8") != self._proof:
+        if not (Path(self._job.ledger) / self._proof).is_file():
             raise UsageError(
                 f"the node {os.uname().nodename} does not see {self._job.ledger}: put --out on a file system that all "
                 "nodes share, or give --ledger a URL, such as s3://bucket/run."
@@ -136,6 +148,8 @@ class _Slot:
     "The worker's last."
     orders: Orders = field(default_factory=Orders)
     "The worker's next."
+    kept: dict[int, Tally] = field(default_factory=dict)
+    "Shards that the worker has finished."
     sent: float = field(default_factory=time.monotonic)
     "When it was last spoken to."
     answered: float = field(default_factory=time.monotonic)
@@ -143,46 +157,57 @@ class _Slot:
     refilling: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def room(self) -> None:
-        await self._asked(lambda worker: worker.room.remote(), "a worker")
+        await self._asked(lambda worker: worker.room.remote(), "a worker without work")
 
     async def play(self, shard: Shard) -> ShardDone:
         done: ShardDone = await self._asked(lambda worker: worker.play.remote(shard), f"shard {shard.number}")
-        self.pool.finished(self, done)
+        self.kept[done.number] = done.tally
         return done
 
     async def _asked(self, ask: Callable[[Any], Any], what: str) -> Any:
         """The answer of the worker in this place, whichever that is."""
-        ray, attempt = self.pool.ray, 0
+        errors, attempt = self.pool.ray.exceptions, 0
         while True:
             handle = self.handle
             try:
                 return await ask(handle)
-            except ray.exceptions.RayTaskError as problem:
-                raise _cause(problem) from None
-            except ray.exceptions.ActorUnavailableError:
+            except errors.ActorUnavailableError:
                 await asyncio.sleep(BEAT)  # a message was lost, not the worker: it may be asked again
-            except ray.exceptions.RayActorError as problem:
-                attempt += 1
-                if attempt == ATTEMPTS:
-                    raise ModelError(
-                        f"{what} lost its worker {ATTEMPTS} times: {_first_line(problem)}. Look at the memory of the "
-                        "nodes and at Ray's logs."
-                    ) from None
-                await self._refill(handle, problem)
+                continue
+            except (errors.RayActorError, errors.OutOfMemoryError, errors.TaskCancelledError) as problem:
+                lost: BaseException | None = problem
+            except errors.ObjectLostError:
+                lost = None  # the answer was lost on its way, and the worker has it still
+            except errors.RayTaskError as problem:
+                if not isinstance(problem.cause, errors.TaskCancelledError | asyncio.CancelledError):
+                    raise _cause(problem) from None
+                lost = problem  # the worker has stopped by itself
+            attempt += 1
+            if attempt == ATTEMPTS:
+                raise ModelError(
+                    f"{what} lost its worker {ATTEMPTS} times: {_first_line(lost)}. Look at the memory of the nodes "
+                    "and at Ray's logs."
+                )
+            if lost is not None:
+                await self._refill(handle, lost)
 
-    async def beat(self) -> None:
-        """One exchange with the worker. One that does not answer for long is ended, which `play` then finds out."""
-        ray, handle = self.pool.ray, self.handle
-        self.sent = time.monotonic()
-        try:
-            report = await asyncio.wait_for(handle.beat.remote(self.orders), LATE)
-            if handle is self.handle:
-                self.report, self.answered = report, time.monotonic()
-        except (ray.exceptions.RayError, TimeoutError):
-            if handle is self.handle and time.monotonic() - self.answered > LATE:
-                log.warning("ray: a worker has not answered for %.0f s and is given up", LATE)
-                ray.kill(handle)
-                self.answered = time.monotonic()
+    async def beating(self) -> None:
+        """Speak to the worker once a second, until cancelled. One that does not answer for long is ended, which whoever
+        waits for it then finds out."""
+        ray = self.pool.ray
+        while True:
+            handle, self.sent = self.handle, time.monotonic()
+            try:
+                said = replace(self.orders, kept=tuple(self.kept)[-1000:])
+                report = await asyncio.wait_for(handle.beat.remote(said), LATE)
+                if handle is self.handle:
+                    self.report, self.answered = report, time.monotonic()
+            except (ray.exceptions.RayError, TimeoutError):
+                if handle is self.handle and time.monotonic() - self.answered > LATE:
+                    log.warning("ray: a worker has not answered for %.0f s and is given up", LATE)
+                    ray.kill(handle)
+                    self.answered = time.monotonic()
+            await asyncio.sleep(max(0.0, self.sent + BEAT - time.monotonic()))
 
     async def _refill(self, lost: Any, problem: BaseException) -> None:
         """A new worker in the place of a lost one, once that can do nothing any more."""
@@ -190,45 +215,68 @@ class _Slot:
             if self.handle is not lost:
                 return
             log.warning("ray: a worker was lost (%s); its shards start again", _first_line(problem))
-            node = self.pool.node_of(lost)
-            if node is None or node not in cluster.nodes(self.pool.ray):
+            there = self.pool.node_of(lost) in cluster.nodes(self.pool.ray)
+            with contextlib.suppress(Exception):  # it may be dead already, or out of reach
+                self.pool.ray.kill(lost)
+            if not there:
                 # The node is gone, as far as Ray knows; the process may live on until its claim has run out.
                 await asyncio.sleep(max(0.0, self.sent + LEASE + 2 * BEAT - time.monotonic()))
             self.pool.lost(self)
-            self.report, self.orders = None, replace(self.orders, kept=())
-            self.handle = await self.pool.hire()
+            self.report, self.orders, self.kept = None, Orders(), {}
+            self.handle = await self.pool.hire_again()
             self.answered = time.monotonic()
 
 
 class _Pool:
     """The workers of a run, and what is known of all of them together."""
 
-    def __init__(self, ray: Any, job: Job, watch: Watch, urls: Urls, wanted: int) -> None:
-        self.ray, self._job, self._watch, self._urls = ray, job, watch, urls
+    def __init__(self, ray: Any, job: Job, watch: Watch, urls: Urls, crew: Crew, wanted: int) -> None:
+        self.ray, self._job, self._watch, self._urls, self._crew = ray, job, watch, urls, crew
+        self._wanted = wanted
         self.slots: list[_Slot] = []
-        self._kept: dict[_Slot, dict[int, Tally]] = {}
-        "Finished shards of the worker that is in a slot."
+        self.tasks: set[asyncio.Task[None]] = set()
         self._past = Tally()
         "Finished shards of workers that are no more."
         self._used = Usage()
         "Replies of workers that are no more."
         self._gone = 0.0
-        "What workers that are no more may have spent."
+        "What workers that are no more have spent."
         self._heard: set[str] = set()
         self._nodes: dict[Any, str] = {}
         self._proof = _proof(job)
         keys = {spec.access.key for spec in job.models.values() if spec.reference.partition(":")[0] in SERVED}
         self._keys = ray.put({key: os.environ[key] for key in keys if key in os.environ})
-        part = sharing.shared(job.bounds, wanted)
         purse = replace(job.purse, spent=0.0, limit=float("inf"), allowance=0.0) if job.purse else None
-        self._shared = ray.put(replace(job, purse=purse, bounds=part))
+        self._shared = ray.put(replace(job, purse=purse))
         self._actor = ray.remote(
-            num_cpus=CPUS, max_concurrency=SHARDS + 8, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD"
+            num_cpus=CPUS,
+            max_concurrency=MESSAGES,
+            max_restarts=0,
+            max_task_retries=0,
+            scheduling_strategy="SPREAD",
         )(RemoteWorker)
 
-    async def hire(self) -> Any:
-        """A new worker, ready to play."""
-        handle, errors = self._actor.remote(self._shared, self._keys, self._proof), self.ray.exceptions
+    async def join(self, bounds: Bounds) -> None:
+        """One more worker, which plays and is spoken to as soon as it is there."""
+        slot = _Slot(self, await self._hire(bounds))
+        self.slots.append(slot)
+        self.begin(slot.beating())
+        self._crew.add(slot.room, slot.play)
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something beside the shards; a failure stops the run like one in them."""
+        task = asyncio.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
+        if not task.cancelled() and (problem := task.exception()) is not None:
+            self._crew.fail(problem)
+
+    async def _hire(self, bounds: Bounds) -> Any:
+        """A new worker, ready to play. Raises `UsageError` and `ModelError` where none can be had."""
+        handle, errors = self._actor.remote(self._shared, bounds, self._keys, self._proof), self.ray.exceptions
         deadline = time.monotonic() + START
         while True:
             try:
@@ -238,45 +286,52 @@ class _Pool:
                 await asyncio.sleep(BEAT)
             except errors.RayTaskError as problem:
                 raise _cause(problem) from None
-            except errors.RayActorError as problem:
+            except (errors.RuntimeEnvSetupError, errors.ActorUnschedulableError) as problem:
+                raise UsageError(f"ray: a worker cannot be set up: {_first_line(problem)}") from None
+            except errors.RayError as problem:
                 raise ModelError(f"ray: a worker could not start: {_first_line(problem)}. See Ray's logs.") from None
             except TimeoutError:
+                self.ray.kill(handle)
                 raise ModelError(f"ray: no node took a worker within {START:.0f} s. See `ray status`.") from None
+
+    async def hire_again(self) -> Any:
+        """A worker for a lost one. While others play on it is asked for again and again; raises `ClusterLost` where
+        nobody is left."""
+        while True:
+            try:
+                return await self._hire(sharing.waiting(self._job.bounds, self._wanted))
+            except SimForgeError as problem:
+                if all(slot.report is None for slot in self.slots):
+                    raise ClusterLost(f"{problem} No worker is left. What was answered is kept.") from None
+                log.warning("%s Asked again in %.0f s.", problem, AGAIN)
+                await asyncio.sleep(AGAIN)
 
     def node_of(self, handle: Any) -> str | None:
         """The id of a worker's node, where that is known."""
         return self._nodes.get(handle)
 
-    def finished(self, slot: _Slot, done: ShardDone) -> None:
-        """A shard has come home."""
-        self._kept.setdefault(slot, {})[done.number] = done.tally
-        slot.orders = replace(slot.orders, kept=(*slot.orders.kept, done.number))
-
     def lost(self, slot: _Slot) -> None:
-        """Settle the accounts of a worker that is no more: of its dialogues, only those of finished shards count."""
-        for tally in self._kept.pop(slot, {}).values():
+        """Settle the accounts of a worker that is no more: of its dialogues, only those of finished shards count; of
+        its money, what it told, and a call for each place that it had in use."""
+        for tally in slot.kept.values():
             self._past.add(tally)
         if slot.report is not None:
             self._used += slot.report.used
-        self._gone += slot.orders.allowance or 0.0
+            busy = sum(state.demand for by_url in slot.report.gates.values() for state in by_url.values())
+            self._gone += slot.report.spent + busy * sharing.usual([slot.report])
 
-    async def beating(self, crew: Crew) -> None:
-        """Speak to every worker once a second, until cancelled."""
-        purse = self._job.purse
-        while True:
-            began = time.monotonic()
-            await asyncio.gather(*(slot.beat() for slot in self.slots))
+    async def leading(self) -> None:
+        """Work out once a second what each worker may do, until cancelled."""
+        purse, bounds = self._job.purse, self._job.bounds
+        for number in itertools.count(1):
             reports = {slot: slot.report for slot in self.slots if slot.report is not None}
-            budget = None
-            if purse is not None:
-                budget = sharing.budgeted(purse, reports, self._gone, sum(r.used.calls for r in reports.values()))
-                if budget.reached:
-                    crew.fail(money.reached(purse.limit, purse.limit - budget.left))
-            told = sharing.orders(reports, self._job.bounds, budget, self._urls())
-            for slot, orders in told.items():
-                slot.orders = replace(orders, kept=slot.orders.kept[-1000:])
+            budget = sharing.budgeted(purse, reports, self._gone) if purse is not None else None
+            if purse is not None and budget is not None and reports and budget.reached:
+                self._crew.fail(money.reached(purse.limit, budget.spent))
+            for slot, orders in sharing.orders(number, reports, bounds, budget, self._urls()).items():
+                slot.orders = orders
             self._show(reports)
-            await asyncio.sleep(max(0.0, BEAT - (time.monotonic() - began)))
+            await asyncio.sleep(BEAT)
 
     def _show(self, reports: Mapping[_Slot, Report]) -> None:
         tally, used = Tally(), self._used
@@ -290,63 +345,85 @@ class _Pool:
                     log.warning("%s", text)
         self._watch.stands(tally, used)
 
+    async def close(self) -> None:
+        """Let the workers go, and what they wait for come in."""
+        for task in self.tasks:
+            task.cancel()
+        closing = [asyncio.ensure_future(slot.handle.close.remote()) for slot in self.slots]
+        if closing:
+            await asyncio.wait(closing, timeout=LEASE)
+        for closed in closing:
+            if closed.done() and not closed.cancelled() and (problem := closed.exception()) is not None:
+                log.info("ray: a worker was gone before it could close (%s)", _first_line(problem))
+        if self._proof is not None:
+            (Path(self._job.ledger) / self._proof).unlink(missing_ok=True)
+
 
 async def run(
-    ray: Any,
-    job: Job,
-    shards: Iterable[Shard],
-    workers: int | None,
-    watch: Watch,
-    urls: Urls,
+    ray: Any, job: Job, shards: Iterable[Shard], workers: int | None, watch: Watch, urls: Urls
 ) -> AsyncGenerator[ShardDone, None]:
     """Play the shards on `workers` actors. By default there is one for each CPU of the cluster (one for each node where
     models are embedded, since each actor loads its own), and more as nodes join; a number that is asked for is also
     asked of the cluster's autoscaler."""
     embedded = any(spec.reference.startswith("local:") for spec in job.models.values())
     wanted = workers or _fitting(cluster.nodes(ray), embedded)
-    pool = _Pool(ray, job, watch, urls, wanted)
     crew = Crew(shards)
+    pool = _Pool(ray, job, watch, urls, crew, wanted)
     if workers:
         _ask_for(ray, workers)
 
-    async def grow(number: int) -> None:
-        handles = await asyncio.gather(*(pool.hire() for _ in range(number)))
-        for handle in handles:
-            slot = _Slot(pool, handle)
-            pool.slots.append(slot)
-            crew.add(slot.room, slot.play)
-
     async def follow() -> None:
+        known = wanted
         while not crew.over:
             await asyncio.sleep(NODES)
-            missing = _fitting(cluster.nodes(ray), embedded) - len(pool.slots)
+            missing = _fitting(cluster.nodes(ray), embedded) - known
             if missing > 0 and not crew.over:
                 log.info("ray: %d more workers on nodes that joined", missing)
-                await grow(missing)
+                known += missing
+                for _ in range(missing):
+                    pool.begin(later())
 
-    tasks: list[asyncio.Task[None]] = []
+    async def later() -> None:
+        try:
+            await pool.join(sharing.waiting(job.bounds, wanted))
+        except SimForgeError as problem:
+            log.warning("%s The others go on.", problem)
+
     try:
-        await grow(wanted)
+        pool.begin(pool.leading())
+        joining = [asyncio.ensure_future(pool.join(sharing.shared(job.bounds, wanted))) for _ in range(wanted)]
+        await _first(joining)
         log.info("ray: %d workers on %d node(s)", wanted, len(cluster.nodes(ray)))
-        tasks.append(asyncio.create_task(pool.beating(crew)))
         if not workers:
-            tasks.append(asyncio.create_task(follow()))
-        for task in tasks:
-            task.add_done_callback(lambda ended: _pass_on(ended, crew))
+            pool.begin(follow())
         async with aclosing(crew.results()) as finished:
             async for done in finished:
                 yield done
     finally:
-        for task in tasks:
-            task.cancel()
-        closing = [asyncio.ensure_future(slot.handle.close.remote()) for slot in pool.slots]
-        if closing:
-            await asyncio.wait(closing, timeout=LEASE)
-        for closed in closing:
-            if closed.done() and not closed.cancelled():
-                closed.exception()
+        await pool.close()
         if workers:
             _ask_for(ray, 0)
+
+
+async def _first(joining: Sequence[asyncio.Future[None]]) -> None:
+    """Wait for a first worker; the failures of others are said, and raised where there is no worker at all."""
+
+    def heard(one: asyncio.Future[None]) -> None:
+        if not one.cancelled() and (problem := one.exception()) is not None:
+            log.warning("%s The others go on.", problem)
+
+    waiting = set(joining)
+    problem: BaseException | None = None
+    while waiting:
+        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for one in done:
+            problem = one.exception()
+            if problem is None:
+                for other in joining:
+                    other.add_done_callback(heard)
+                return
+    assert problem is not None
+    raise problem
 
 
 class _Meters:
@@ -384,13 +461,13 @@ class _Kept(logging.Handler):
 
 
 def _proof(job: Job) -> str | None:
-    """A word in the ledger's folder that workers look for."""
+    """A file in the ledger's folder, by which a worker knows that it sees the same one as the driver."""
     if is_url(job.ledger):
         return None
-    folder, word = Path(job.ledger), os.urandom(8).hex()
+    folder, name = Path(job.ledger), f".driver-{os.urandom(8).hex()}"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / PROOF).write_text(word, encoding="utf-8")
-    return word
+    (folder / name).touch()
+    return name
 
 
 def _fitting(nodes: Mapping[str, Mapping[str, float]], embedded: bool) -> int:
@@ -405,16 +482,10 @@ def _ask_for(ray: Any, cpus: int) -> None:
         log.debug("ray: no autoscaler was asked: %s", problem)
 
 
-def _pass_on(ended: asyncio.Task[None], crew: Crew) -> None:
-    """A failure beside the workers stops the run like one of theirs."""
-    if not ended.cancelled() and (problem := ended.exception()) is not None:
-        crew.fail(problem)
-
-
 def _cause(problem: Any) -> BaseException:
     cause = problem.cause
     return cause if isinstance(cause, SimForgeError | OSError) else problem
 
 
-def _first_line(problem: BaseException) -> str:
+def _first_line(problem: BaseException | None) -> str:
     return next(iter(str(problem).splitlines()), type(problem).__name__)

@@ -99,7 +99,6 @@ class Replica:
         threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
         deadline = time.monotonic() + self._server.startup
         while not self._healthy():
-            self._looked = time.monotonic()
             if self._process.poll() is not None:
                 time.sleep(0.5)  # for the rest of its log
                 raise ModelError(f"vllm:{self._model} did not start. The end of its log:\n" + "\n".join(self._log))
@@ -112,9 +111,12 @@ class Replica:
             time.sleep(0.5)
         return self._url
 
-    def healthy(self) -> bool:
-        """Whether the server answers; also tells the replica that its driver is there."""
+    def attend(self) -> None:
+        """Hear that the driver is there."""
         self._looked = time.monotonic()
+
+    def healthy(self) -> bool:
+        """Whether the server answers."""
         return self._process is not None and self._process.poll() is None and self._healthy()
 
     def stop(self) -> None:
@@ -155,7 +157,7 @@ class Servers:
         self._urls: dict[tuple[str, int], str] = {}
         self._strikes: collections.Counter[tuple[str, int]] = collections.Counter()
         self._over = threading.Event()
-        self._looking: threading.Thread | None = None
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._attend, self._look)]
 
     def start(self) -> None:
         """Start all replicas at once and wait for them. Raises `UsageError` where they cannot fit, `ModelError` where
@@ -164,23 +166,22 @@ class Servers:
         places = [(name, number) for name, server in self._wanted.items() for number in range(server.replicas)]
         log.info("vllm: starting %d replica(s)", len(places))
         waiting = {place: self._hired(place).start.remote() for place in places}
+        self._threads[0].start()
         for place, started in waiting.items():
             self._urls[place] = self._heard(place, started)
-        self._looking = threading.Thread(target=self._look, daemon=True)
-        self._looking.start()
+        self._threads[1].start()
 
     def urls(self) -> dict[str, tuple[str, ...]]:
-        """Where each model is now."""
-        found: dict[str, list[str]] = {}
-        for (name, _), url in sorted(self._urls.items()):
-            found.setdefault(name, []).append(url)
-        return {name: tuple(urls) for name, urls in found.items()}
+        """Where each model is now; nowhere while all of its replicas are being started again."""
+        known = dict(self._urls)
+        return {name: tuple(url for (of, _), url in sorted(known.items()) if of == name) for name in self._wanted}
 
     def stop(self) -> None:
         """End all replicas."""
         self._over.set()
-        if self._looking is not None:
-            self._looking.join(timeout=2 * LOOK)
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(timeout=2 * LOOK)
         stopping = [actor.stop.remote() for actor in self._actors.values()]
         if stopping:
             self._ray.wait(stopping, num_returns=len(stopping), timeout=15)
@@ -193,7 +194,7 @@ class Servers:
             num_cpus=server.cpus,
             num_gpus=server.accelerators,
             resources=dict(server.resources) or None,
-            max_concurrency=4,
+            max_concurrency=8,
         )(Replica)
         self._actors[place] = actor.remote(place[0].removeprefix("vllm:"), server)
         return self._actors[place]
@@ -227,30 +228,47 @@ class Servers:
                     "CPUs), cpus or resources, or servers.*.autoscaled=true where nodes are started on demand."
                 )
 
-    def _look(self) -> None:
-        """Look at the replicas now and then; start again what is dead."""
+    def _attend(self) -> None:
+        """Let every replica know that its driver is there, whatever else is waited for."""
         while not self._over.wait(LOOK):
-            for place in list(self._actors):
-                with contextlib.suppress(ModelError, UsageError):
-                    self._look_at(place)
+            for actor in list(self._actors.values()):
+                with contextlib.suppress(Exception):  # one that is lost is seen by whoever looks at it
+                    actor.attend.remote()
 
-    def _look_at(self, place: tuple[str, int]) -> None:
+    def _look(self) -> None:
+        """Look at the replicas now and then; start again what is dead, each in its own time."""
+        while not self._over.wait(LOOK):
+            for place in list(self._urls):
+                if not self._well(place):
+                    log.warning("vllm: replica %d of %s does not answer; it is started again", place[1] + 1, place[0])
+                    del self._urls[place]
+                    threading.Thread(target=self._again, args=(place,), daemon=True).start()
+
+    def _well(self, place: tuple[str, int]) -> bool:
+        """Whether a replica answers, or has not failed to often enough."""
         errors = self._ray.exceptions
         try:
-            well = self._ray.get(self._actors[place].healthy.remote(), timeout=30)
-        except errors.GetTimeoutError:
+            well = bool(self._ray.get(self._actors[place].healthy.remote(), timeout=30))
+        except (errors.GetTimeoutError, errors.ActorUnavailableError):
             well = False
-        except errors.RayActorError:
-            log.warning("vllm: replica %d of %s is lost; another is started", place[1] + 1, place[0])
-            self._hired(place)
-            self._urls[place] = self._heard(place, self._actors[place].start.remote())
-            self._strikes[place] = 0
-            return
+        except errors.RayError:
+            return False
         self._strikes[place] = 0 if well else self._strikes[place] + 1
-        if self._strikes[place] >= STRIKES:
-            log.warning("vllm: replica %d of %s does not answer; it is started again", place[1] + 1, place[0])
-            self._urls[place] = self._heard(place, self._actors[place].start.remote())
-            self._strikes[place] = 0
+        return self._strikes[place] < STRIKES
+
+    def _again(self, place: tuple[str, int]) -> None:
+        """Start a replica again, where its actor is or in another, until it is there or the run is over."""
+        while not self._over.is_set():
+            try:
+                self._urls[place] = self._heard(place, self._actors[place].start.remote())
+                self._strikes[place] = 0
+                return
+            except Exception as problem:
+                log.warning("vllm: replica %d of %s: %s", place[1] + 1, place[0], str(problem).splitlines()[0])
+                with contextlib.suppress(Exception):
+                    self._ray.kill(self._actors[place])
+                self._hired(place)
+                self._over.wait(LOOK)
 
 
 @contextlib.contextmanager

@@ -7,8 +7,8 @@ with little work does not sit on places that another needs, and what the user al
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from simforge.models.admission import MOST, Bounds, GateState
@@ -23,23 +23,24 @@ STEP = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Budget(Generic[Key]):
-    """What is left of a run's money."""
+    """Where a run's money is."""
 
-    left: float
+    spent: float
     by_worker: Mapping[Key, float]
     "What each worker may have spent since its start."
-
-    @property
-    def reached(self) -> bool:
-        """Whether so little is left that no worker could pay another call."""
-        return self.left <= 0
+    reached: bool
+    "Whether so little is left that no worker could pay another call of the usual price."
 
 
 def orders(
-    reports: Mapping[Key, Report], bounds: Bounds, budget: Budget[Key] | None, urls: Mapping[str, tuple[str, ...]]
+    number: int,
+    reports: Mapping[Key, Report],
+    bounds: Bounds,
+    budget: Budget[Key] | None,
+    urls: Mapping[str, tuple[str, ...]],
 ) -> dict[Key, Orders]:
     """What each worker is told."""
-    shares: dict[Key, dict[str, Share]] = {key: {} for key in reports}
+    shares: dict[Key, dict[str, dict[str, Share]]] = {key: {} for key in reports}
     rates: dict[Key, dict[str, float]] = {key: {} for key in reports}
     for reference in {name for report in reports.values() for name in report.gates}:
         states = {key: report.gates.get(reference, {}) for key, report in reports.items()}
@@ -52,13 +53,13 @@ def orders(
             most = _most(known, parts, (bounds.in_flight or MOST * len(known)) / len(everywhere))
             for key, state in known.items():
                 factor = min(STEP, max(1 / STEP, total * parts[key] / state.limit))
-                shares[key][url] = Share(factor, most[key])
+                shares[key].setdefault(reference, {})[url] = Share(factor, most[key])
         if bounds.tokens_per_minute:
             demand = {key: 1 + sum(state.demand for state in by_url.values()) for key, by_url in states.items()}
             for key, own in demand.items():
                 rates[key][reference] = bounds.tokens_per_minute / 60 * own / sum(demand.values())
     allowed = dict(budget.by_worker) if budget is not None else {}
-    return {key: Orders(allowed.get(key), shares[key], rates[key], urls) for key in reports}
+    return {key: Orders(number, allowed.get(key), shares[key], rates[key], urls) for key in reports}
 
 
 def _most(states: Mapping[Key, GateState], parts: Mapping[Key, float], bound: float) -> dict[Key, float]:
@@ -75,15 +76,19 @@ def _most(states: Mapping[Key, GateState], parts: Mapping[Key, float], bound: fl
     }
 
 
-def budgeted(purse: Purse, reports: Mapping[Key, Report], gone: float, calls: int) -> Budget[Key]:
-    """What is left of the purse, dealt out evenly: `gone` is what workers that are no more may have spent, `calls` are
-    all that were paid. It counts as used up when a worker's part would not pay one more call of the usual price."""
-    spent = purse.spent + gone + sum(report.spent for report in reports.values())
-    left = purse.limit - spent
-    usual = (spent - purse.spent) / max(1, calls)
-    part = left / max(1, len(reports))
-    by_worker = {key: report.spent + part for key, report in reports.items()}
-    return Budget(left if part >= usual else 0.0, by_worker)
+def budgeted(purse: Purse, reports: Mapping[Key, Report], gone: float) -> Budget[Key]:
+    """What is left of the purse, dealt out evenly; `gone` is what workers that are no more have spent."""
+    fresh = sum(report.spent for report in reports.values())
+    spent = purse.spent + gone + fresh
+    part = (purse.limit - spent) / max(1, len(reports))
+    by_worker = {key: report.spent + max(0.0, part) for key, report in reports.items()}
+    return Budget(spent, by_worker, reached=part <= 0 or part < usual(reports.values()))
+
+
+def usual(reports: Iterable[Report]) -> float:
+    """What a call costs on average."""
+    reports = list(reports)
+    return sum(report.spent for report in reports) / max(1, sum(report.paid for report in reports))
 
 
 def shared(bounds: Bounds, workers: int) -> Bounds:
@@ -91,3 +96,8 @@ def shared(bounds: Bounds, workers: int) -> Bounds:
     in_flight = max(1, (bounds.in_flight or MOST) // workers)
     tokens = bounds.tokens_per_minute
     return Bounds(in_flight, max(1, tokens // workers) if tokens else None, workers)
+
+
+def waiting(bounds: Bounds, workers: int) -> Bounds:
+    """What a worker that comes later may do until it is told: next to nothing, since the others have all there is."""
+    return replace(shared(bounds, 10 * workers), in_flight=1)

@@ -219,7 +219,7 @@ class Gate:
             if share > 0.5 * earlier and earlier <= CHANCE:  # the cut did not help, so they do not come from the load
                 self._floor = min(CHANCE, max(share, earlier) * 1.5)
                 self._doubling = self._innocent
-                self.limit = limit
+                self.limit = min(self._most, limit)
                 self._wake()
                 return
             self._innocent = False
@@ -246,8 +246,8 @@ class Gate:
 class Pace:
     """Tokens a minute: a bucket that fills evenly and holds a few seconds' worth.
 
-    A call takes what it will probably use before it is sent, and waits for it in turn; what it did use is settled
-    afterwards.
+    A call takes what it will probably use before it is sent, and waits in turn until nothing is owed; what it did use
+    is settled afterwards.
     """
 
     def __init__(self, per_minute: float) -> None:
@@ -256,24 +256,38 @@ class Pace:
         self._at = time.monotonic()
         self._usual = 0.0
         "Completion tokens that a call takes on average."
+        self._turn = asyncio.Lock()
+        self.waiting = 0
+        "Calls that wait for tokens."
 
     def expected(self, characters: int, most: int) -> float:
         """Tokens that a call will probably use, from its prompt's length and the most that it may say."""
         return characters / 4 + (self._usual or most)
 
     async def take(self, tokens: float) -> None:
-        """Wait until that many tokens are there for this call."""
+        """Take that many tokens once nothing is owed. The rate may change while one waits."""
+        self.waiting += 1
+        try:
+            async with self._turn:
+                while self._filled() < 0:
+                    await asyncio.sleep(min(1.0, -self._free / self.rate))
+                self._free -= tokens
+        finally:
+            self.waiting -= 1
+
+    def settle(self, unused: float) -> None:
+        """Give back what a call took and did not use; negative where it used more."""
+        self._free += unused
+
+    def heard(self, completion: int) -> None:
+        """Learn how long answers are."""
+        self._usual = 0.95 * self._usual + 0.05 * completion if self._usual else float(completion)
+
+    def _filled(self) -> float:
         now = time.monotonic()
         self._free = min(self.rate * BURST, self._free + (now - self._at) * self.rate)
         self._at = now
-        self._free -= tokens
-        if self._free < 0:
-            await asyncio.sleep(-self._free / self.rate)
-
-    def settle(self, taken: float, prompt: int, completion: int) -> None:
-        """Say what a call did use."""
-        self._free += taken - prompt - completion
-        self._usual = 0.95 * self._usual + 0.05 * completion if self._usual else float(completion)
+        return self._free
 
 
 def backoff(attempt: int, told: float | None) -> float:

@@ -47,6 +47,10 @@ KEEP_ALIVE = 3.0
 "Seconds that an idle connection is kept: vLLM closes its end after 5, and a request on a closed one is lost."
 MARGIN = 4
 "Calls by which a dialogue's own URL may be busier than the least busy one before the dialogue moves there."
+WAIT = 0.2
+"Seconds between two looks for a model that has no URL at the moment."
+CONNECT = 10.0
+"Seconds that a connection may take."
 HOMES = 65_536
 "Dialogues whose URL is remembered."
 CHECK = 20.0
@@ -137,7 +141,7 @@ class Endpoint:
         import aiohttp
 
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE)
-        timeout = aiohttp.ClientTimeout(total=None)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT)
         jar = aiohttp.DummyCookieJar()
         session = aiohttp.ClientSession(
             connector=connector, timeout=timeout, cookie_jar=jar, skip_auto_headers=("User-Agent",)
@@ -156,13 +160,17 @@ class Endpoint:
     @property
     def gates(self) -> dict[str, GateState]:
         """What is known of each URL."""
-        return {url: gate.state for url, gate in self._gates.items()}
+        waiting = self._pace.waiting if self._pace is not None else 0
+        return {url: replace(gate.state, demand=gate.demand + waiting) for url, gate in self._gates.items()}
 
-    def share(self, url: str, factor: float, most: float, rate: float | None) -> None:
-        """Take on a part of what all workers may do: at one URL, and of the tokens a second of the model."""
+    def share(self, url: str, factor: float, most: float) -> None:
+        """Take on a part of what all workers may do at one URL."""
         if url in self._gates:
             self._gates[url].share(factor, most)
-        if self._pace is not None and rate is not None:
+
+    def keep_pace(self, rate: float) -> None:
+        """Take on a part of the tokens a second that all workers may use."""
+        if self._pace is not None:
             self._pace.rate = rate
 
     async def chat(self, request: ChatRequest, dialogue: str = "") -> ChatReply:
@@ -202,10 +210,12 @@ class Endpoint:
             body = {self._renamed.get(name, name): each for name, each in body.items() if name not in self._refused}
         return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
-    def _home(self, dialogue: str) -> str:
+    async def _home(self, dialogue: str) -> str:
         """The URL of a dialogue: the one that has answered it so far, whose prefix cache it hits, unless that is busier
         than the least busy one by more than `MARGIN` calls. Measured with two vLLM replicas on two cores: 74 % of the
         prompts' tokens from the cache and 6.2 calls/s, against 60 % and 5.2 with a random URL for each call."""
+        while not self._gates:  # all of its servers are being started again
+            await asyncio.sleep(WAIT)
         if len(self._gates) == 1:
             return next(iter(self._gates))
         usable = [url for url, gate in self._gates.items() if not gate.avoided] or list(self._gates)
@@ -222,20 +232,22 @@ class Endpoint:
         import aiohttp
 
         problem = "no attempt"
-        attempt = refusals = timeouts = 0
+        attempt = pauses = refusals = timeouts = 0
         sent = self._sent(body)
         while attempt < ATTEMPTS:
-            taken = 0.0
+            taken = used = 0.0
             if self._pace is not None:
                 taken = self._pace.expected(len(sent), request.sampling.max_tokens)
                 await self._pace.take(taken)
-            url = self._home(dialogue)
+            url = await self._home(dialogue)
             gate = self._gates[url]
             told: float | None = None
             await gate.enter()
             try:
                 if self._admit is not None:
                     await self._admit()
+                if self._gates.get(url) is not gate:  # the model has moved while this call waited
+                    continue
                 start = time.monotonic()
                 bound = gate.deadline(timeouts)
                 try:
@@ -252,8 +264,9 @@ class Endpoint:
                     gate.answered(time.monotonic() - start)
                     if self._pace is not None:
                         usage = (answer.get("usage") if isinstance(answer, dict) else None) or {}
-                        prompt, completion = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
-                        self._pace.settle(taken, prompt, completion)
+                        completion = usage.get("completion_tokens") or 0
+                        self._pace.heard(completion)
+                        used = (usage.get("prompt_tokens") or 0) + completion
                     return answer
                 problem = f"{url} answered {status}: {_words(text)}"
                 if status in OVERLOADED:
@@ -265,32 +278,35 @@ class Endpoint:
                     if gate.has_served:
                         raise EndpointDown(f"{self._name}: {problem} (it served before). What was answered is kept.")
                     raise ModelError(f"{self._name}: {problem}")
-                elif status in (400, 422) and self._adapted(body, text):
+                elif status in (400, 422) and self._adapted(body, text, sent):
                     sent = self._sent(body)
                     continue
                 elif status < 500 and status not in (408, 409, 425):
                     raise CallFailed(problem)
                 else:
                     gate.reached()
-            except TimeoutError:
-                timeouts += 1
-                problem = f"{url} did not answer within {gate.seconds:.0f} s"
-            except aiohttp.ClientConnectorError as lost:
+            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as lost:
                 problem = f"{url} cannot be reached: {lost}"
                 gate.unreachable()
-                silent = min(one.gone for one in self._gates.values())
+                silent = min((one.gone for one in self._gates.values()), default=0.0)
                 if silent > PATIENCE:
                     raise EndpointDown(f"{problem} (for {silent:.0f} s). What was answered is kept.") from None
                 attempt -= 1  # waiting for an endpoint to come back is bounded by its patience, not by attempts
+            except TimeoutError:
+                timeouts += 1
+                problem = f"{url} did not answer within {gate.seconds:.0f} s"
             except (aiohttp.ClientError, ValueError) as lost:
                 problem = f"{url}: the answer was cut off or is not JSON ({type(lost).__name__})"
             finally:
                 gate.leave()
+                if self._pace is not None:
+                    self._pace.settle(taken - used)
             attempt += 1
-            await asyncio.sleep(backoff(max(0, attempt), told))
+            pauses += 1
+            await asyncio.sleep(backoff(pauses, told))
         raise CallFailed(f"after {ATTEMPTS} attempts: {problem}")
 
-    def _adapted(self, body: dict[str, Any], text: bytes) -> bool:
+    def _adapted(self, body: dict[str, Any], text: bytes, sent: bytes) -> bool:
         """Whether a refused request can be asked in another way: a field renamed, or left out, for good.
 
         Reasoning models take no temperature, some servers no seed, and so on; what is left out is said once.
@@ -304,7 +320,7 @@ class Endpoint:
                 self._refused.add(name)
                 log.warning("%s does not take %s: it is asked without (%s)", self._name, name, _words(text)[:120])
                 return True
-        return any(name in body for name in self._refused)  # refused meanwhile, by another call's answer
+        return self._sent(body) != sent  # another call has learnt something meanwhile
 
 
 def check(spec: ModelSpec, choices: bool) -> ModelSpec:
