@@ -35,7 +35,15 @@ from simforge import (
 from simforge.config import Recipe
 from simforge.dialogue import Script
 from simforge.display import Display
-from simforge.errors import Interrupted, ModelError, RecipeError, RunFolderError, TooManyFailures, UsageError
+from simforge.errors import (
+    BudgetReached,
+    Interrupted,
+    ModelError,
+    RecipeError,
+    RunFolderError,
+    TooManyFailures,
+    UsageError,
+)
 from simforge.executors import Urls
 from simforge.identity import canonical, digest
 from simforge.ledger import compact, is_url, totals
@@ -152,6 +160,10 @@ def generate(options: Options, display: Display) -> Run:
     except (UsageError, ModelError):
         folder.abandon()
         raise
+    except BudgetReached:
+        assert purse is not None
+        spent = _spent(folder.ledger, specs, purse.prices)  # with what has come in since
+        raise money.reached(purse.limit, spent) from None
     except KeyboardInterrupt:
         raise Interrupted(f"stopped; what was answered so far is kept in {folder.path}.") from None
     finally:

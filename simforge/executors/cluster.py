@@ -53,7 +53,7 @@ def connected(address: str | None, runtime_env: Path | None) -> Iterator[Any]:
             ray.init(address="local", include_dashboard=False, **settings)
     except ConnectionError as problem:
         raise UsageError(f"there is no Ray cluster at {where}: {str(problem).splitlines()[0]}") from None
-    except (RuntimeError, ValueError) as problem:
+    except (RuntimeError, TypeError, ValueError) as problem:
         raise UsageError(f"Ray cannot be used: {str(problem).splitlines()[0]}") from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, stops)  # Ray puts its own there, which ends the run without a word

@@ -276,6 +276,20 @@ class _Pool:
 
     async def _hire(self, bounds: Bounds) -> Any:
         """A new worker, ready to play. Raises `UsageError` and `ModelError` where none can be had."""
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return await self._opened(bounds)
+            except self.ray.exceptions.RayActorError as problem:
+                log.warning("ray: a worker was lost as it started (%s); another is asked for", _first_line(problem))
+        try:
+            return await self._opened(bounds)
+        except self.ray.exceptions.RayActorError as problem:
+            raise ModelError(
+                f"ray: no worker could start: {_first_line(problem)} See Ray's logs. Where they say InvalidAuthToken, "
+                "set RAY_AUTH_MODE alike for this command and for every node's `ray start`."
+            ) from None
+
+    async def _opened(self, bounds: Bounds) -> Any:
         handle, errors = self._actor.remote(self._shared, bounds, self._keys, self._proof), self.ray.exceptions
         deadline = time.monotonic() + START
         while True:
@@ -288,8 +302,6 @@ class _Pool:
                 raise _cause(problem) from None
             except (errors.RuntimeEnvSetupError, errors.ActorUnschedulableError) as problem:
                 raise UsageError(f"ray: a worker cannot be set up: {_first_line(problem)}") from None
-            except errors.RayError as problem:
-                raise ModelError(f"ray: a worker could not start: {_first_line(problem)}. See Ray's logs.") from None
             except TimeoutError:
                 self.ray.kill(handle)
                 raise ModelError(f"ray: no node took a worker within {START:.0f} s. See `ray status`.") from None
