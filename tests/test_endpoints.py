@@ -458,3 +458,20 @@ def test_a_model_that_moves_is_asked_where_it_is_by_those_who_wait_as_well(endpo
 
     asyncio.run(talk())
     assert (first.stats()["requests"], second.stats()["requests"]) == (1, 3)
+
+
+def test_a_changed_judge_pays_only_for_judging(endpoint, tmp_path):
+    server = endpoint(latency_ms=1)
+    words = ["generate", "psoup", "--personas", 8, "--model", server.model]
+    assert simforge(*words, "--out", tmp_path / "a").status == 0
+    asked = server.stats()["requests"]
+    changed = catalog.entry("generators", "judge/pairwise").text.replace("@system", "@system\nTake your time.", 1)
+    (tmp_path / "judge.md").write_text(changed)
+    again = [*words, "--set", f"judge.generator={tmp_path}/judge.md", "--reuse", tmp_path / "a"]
+    done = simforge(*again, "--out", tmp_path / "b")
+    assert done.status == 0, done.err
+    judged = pl.read_parquet(tmp_path / "b/data/judgments/*.parquet").filter(method="pairwise")
+    orders = judged["verdict_ab"].count() + judged["verdict_ba"].count()
+    assert 0 < server.stats()["requests"] - asked <= orders + 1  # and one look whether choices are kept to
+    ledger = simforge("ledger", tmp_path / "b").out
+    assert int(ledger.split()[0]) == server.stats()["requests"] - asked - 1
