@@ -177,7 +177,7 @@ async def _asked(
 ) -> T:
     """What comes of asking a writer, behind a ledger."""
     with Ledger(ledger, reuse) as opened:
-        model = await models.open_model(spec, purse.ready if purse else None, bounds)
+        model = await models.open_model(spec, bounds=bounds)
         try:
             return await work(Roles({"writer": (spec, model)}, opened, seed, display.replied, purse))
         finally:

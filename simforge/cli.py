@@ -203,7 +203,7 @@ def _add_execution(generate: argparse.ArgumentParser) -> None:
         help="share of dialogues that may be lost to failed calls (default: 0.05)",
     )
     generate.add_argument(
-        "--budget", type=amount, metavar="MONEY", help="stop before a new call once so much is spent (needs --prices)"
+        "--budget", type=amount, metavar="MONEY", help="stop before a call that might exceed this (needs --prices)"
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +21,7 @@ from pydantic import Field
 from simforge import documents
 from simforge.documents import Strict
 from simforge.errors import BudgetReached, RecipeError, UsageError
-from simforge.types import Usage
+from simforge.types import ChatRequest, Usage
 
 WAIT = 0.1
 "Seconds between two looks at an allowance that is used up."
@@ -71,7 +71,10 @@ def price_of(reference: str, prices: Mapping[str, Price]) -> Price | None:
 
 
 def reached(limit: float, spent: float) -> BudgetReached:
-    return BudgetReached(f"the budget of {limit:g} is reached ({spent:.2f} spent). What was answered is kept.")
+    return BudgetReached(
+        f"the budget of {limit:g} is reached: {spent:.4g} is spent, and the rest may not pay another call. What was "
+        "answered is kept."
+    )
 
 
 @dataclass(slots=True)
@@ -82,21 +85,42 @@ class Purse:
     prices: dict[str, Price]
     "By model reference, one for every model of the run."
     spent: float = 0.0
-    calls: int = 0
-    "That were paid."
     allowance: float | None = None
     """What one of several workers may have spent before it waits for more; `None` is all of the limit. The driver
     divides what is left again and again, so that together they never exceed it."""
+    reserved: float = 0.0
+    "The most that the calls under way can cost."
+    under_way: int = 0
+    waiting: list[float] = field(default_factory=list)
+    "The most that each call can cost that waits for money."
 
-    async def ready(self) -> None:
-        """Wait for an allowance. Raise `BudgetReached` where nothing is left; awaited before every new call."""
-        while True:
-            if self.spent >= self.limit:
-                raise reached(self.limit, self.spent)
-            if self.allowance is None or self.spent < self.allowance:
-                return
-            await asyncio.sleep(WAIT)
+    @property
+    def short(self) -> float:
+        """What the cheapest waiting call needs, where nothing is under way that could leave it something; else 0."""
+        return min(self.waiting, default=0.0) if not self.reserved else 0.0
+
+    async def reserve(self, reference: str, request: ChatRequest) -> float:
+        """Put aside the most that a new call can cost, so that no call under way can exceed the limit; waits while
+        others may still leave something. Raises `BudgetReached` where they cannot."""
+        characters = sum(len(message.content) for message in request.messages)
+        most = Usage(1, characters // 3, 0, request.n * request.sampling.max_tokens)
+        cost = self.prices[reference].of(most)
+        self.waiting.append(cost)
+        try:
+            while self.spent + self.reserved + cost > (self.limit if self.allowance is None else self.allowance):
+                if self.allowance is None and not self.reserved:
+                    raise reached(self.limit, self.spent)
+                await asyncio.sleep(WAIT)
+        finally:
+            self.waiting.remove(cost)
+        self.reserved += cost
+        self.under_way += 1
+        return cost
+
+    def land(self, cost: float) -> None:
+        """A call is over for which so much was put aside."""
+        self.under_way -= 1
+        self.reserved = self.reserved - cost if self.under_way else 0.0  # no remains of rounding
 
     def pay(self, reference: str, used: Usage) -> None:
         self.spent += self.prices[reference].of(used)
-        self.calls += 1

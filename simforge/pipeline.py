@@ -46,7 +46,7 @@ from simforge.errors import (
 )
 from simforge.executors import Urls
 from simforge.identity import canonical, digest
-from simforge.ledger import compact, is_url, totals
+from simforge.ledger import compact, totals
 from simforge.models import ModelSpec
 from simforge.models.admission import Bounds
 from simforge.money import Price, Purse
@@ -147,8 +147,8 @@ def generate(options: Options, display: Display) -> Run:
             plan = plan if cast is plan.cast else _planned(recipe, cast, plan.space, plan.prompts, plan.seed)
             total = _play(options, plan, job, folder, display, power)
             total.usage |= usage
-        if options.ledger is None and not is_url(folder.ledger):  # in another place others may be writing
-            compact(Path(folder.ledger))
+        if folder.ledger == folder.own_ledger:  # in another place others may be writing
+            compact(folder.own_ledger)
         lost = total.failed / max(1, total.dialogues)
         if lost > options.max_failures:
             raise TooManyFailures(
@@ -188,6 +188,8 @@ def _ready(options: Options, recipe: Recipe, specs: dict[Role, ModelSpec], scrip
     served = {reference: recipe.server(reference) for reference in sorted(own)}
     if options.executor == "local" and options.ray_address and not served:
         raise UsageError("--ray-address belongs to --executor ray, and --executor local was given: drop one of them.")
+    if options.runtime_env and not served and _executor(options) == "local":
+        raise UsageError("--runtime-env is Ray's: give --executor ray or --ray-address with it, or drop it.")
     with contextlib.ExitStack() as stack:
         power = Power(specs)
         if served or _executor(options) == "ray":

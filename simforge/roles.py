@@ -98,12 +98,15 @@ class Calls:
     async def _paid(self, spec: ModelSpec, model: Model, request: ChatRequest) -> ChatReply:
         """A new call, within the budget."""
         purse = self.roles.purse
-        if purse is not None:
-            await purse.ready()
-        reply = await model.chat(request, self.dialogue)
-        if purse is not None:
+        if purse is None:
+            return await model.chat(request, self.dialogue)
+        cost = await purse.reserve(spec.reference, request)
+        try:
+            reply = await model.chat(request, self.dialogue)
             purse.pay(spec.reference, Usage.of(reply))
-        return reply
+            return reply
+        finally:
+            purse.land(cost)
 
 
 def together(replies: Sequence[ChatReply]) -> ChatReply:

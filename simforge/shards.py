@@ -149,8 +149,12 @@ class Report:
     "Replies had, from models and from the ledger."
     spent: float
     "Money."
-    paid: int
-    "Calls that it was spent on."
+    reserved: float
+    "The most that its calls under way can cost."
+    short: float
+    "What its cheapest waiting call needs, where none is under way."
+    allowance: float
+    "What it may have spent, as it was last told."
     gates: Mapping[str, Mapping[str, GateState]]
     "By model reference and URL."
     said: tuple[str, ...]
@@ -196,18 +200,16 @@ class Worker:
 
     @classmethod
     async def open(cls, job: Job, watch: Watch | None = None, may: Callable[[], bool] | None = None) -> Worker:
-        """Load the models and read the ledger. No call goes out while `may` says no."""
+        """Load the models and read the ledger. No endpoint is asked while `may` says no."""
         opened: dict[str, Model] = {}
 
         async def admit() -> None:
             while may is not None and not may():
                 await asyncio.sleep(WAIT)
-            if job.purse is not None:
-                await job.purse.ready()
 
         for spec in job.models.values():
             if spec.reference not in opened:
-                opened[spec.reference] = await models.open_model(spec, admit, job.bounds)
+                opened[spec.reference] = await models.open_model(spec, admit if may else None, job.bounds)
         ledger = await asyncio.to_thread(Ledger, job.ledger, job.reuse)
         by_role = {role: (spec, opened[spec.reference]) for role, spec in job.models.items()}
         found = cls(job, Roles(by_role, ledger, job.script.seed, None, job.purse), watch)
@@ -243,8 +245,11 @@ class Worker:
                     model.keep_pace(orders.rates[reference])
             if purse is not None and orders.allowance is not None:
                 purse.allowance = orders.allowance
-        money = (purse.spent, purse.calls) if purse is not None else (0.0, 0)
-        return Report(self._tally, self._used, *money, {name: dict(model.gates) for name, model in gated.items()}, ())
+        gates = {name: dict(model.gates) for name, model in gated.items()}
+        if purse is None:
+            return Report(self._tally, self._used, 0.0, 0.0, 0.0, 0.0, gates, ())
+        allowance = purse.allowance or 0.0
+        return Report(self._tally, self._used, purse.spent, purse.reserved, purse.short, allowance, gates, ())
 
     def _models(self) -> dict[str, Model]:
         return {spec.reference: model for spec, model in self._roles.models.values()}

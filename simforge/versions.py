@@ -64,6 +64,11 @@ class RunFolder:
         """Folder of the run's replies, or a URL."""
         return ledger_of(self.path)
 
+    @property
+    def own_ledger(self) -> Path:
+        """Where the ledger is unless the run was told otherwise."""
+        return (self.work / "ledger").resolve()
+
     def keep_ledger_at(self, place: str | None) -> None:
         """Take note that the ledger is elsewhere: a folder, or a URL. Raises `RunFolderError` where the run has begun
         one in another place."""

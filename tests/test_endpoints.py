@@ -18,7 +18,7 @@ from conftest import simforge
 from simforge import catalog, models
 from simforge.errors import CallFailed, ModelError, UsageError
 from simforge.models import endpoint as endpoints
-from simforge.models.admission import Bounds, Gate
+from simforge.models.admission import FREE, Bounds, Gate
 from simforge.types import ChatReply, ChatRequest, Finish, Message, Sampling
 
 
@@ -27,15 +27,17 @@ def request(text: str = "Hello", **settings) -> ChatRequest:
     return ChatRequest("m", (Message("user", text),), sampling, seed=1, **settings)
 
 
-def asked(server, *requests: ChatRequest) -> list[ChatReply | BaseException]:
-    async def ask() -> list[ChatReply | BaseException]:
-        client = await endpoints.Endpoint.open(replace(models.resolve(server.model), constrains=True))
+def ask(reference: str, *requests: ChatRequest, bounds: Bounds = FREE, **more) -> list[ChatReply | BaseException]:
+    """What comes of asking a model all of that at once; `more` changes its spec."""
+
+    async def talk() -> list[ChatReply | BaseException]:
+        client = await endpoints.Endpoint.open(replace(models.resolve(reference), **more), bounds=bounds)
         try:
             return await asyncio.gather(*(client.chat(one) for one in requests), return_exceptions=True)
         finally:
             await client.close()
 
-    return asyncio.run(ask())
+    return asyncio.run(talk())
 
 
 def test_a_run_works_against_an_endpoint_and_a_second_one_asks_nothing(endpoint, tmp_path):
@@ -53,8 +55,12 @@ def test_a_run_works_against_an_endpoint_and_a_second_one_asks_nothing(endpoint,
 
 def test_schemas_choices_and_lengths_are_asked_for_as_servers_understand_them(endpoint):
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
-    plain, shaped, chosen = asked(
-        endpoint(latency_ms=1), request(), request(schema=json.dumps(schema)), request("x", choices=("1", "2", "tie"))
+    plain, shaped, chosen = ask(
+        endpoint(latency_ms=1).model,
+        request(),
+        request(schema=json.dumps(schema)),
+        request("x", choices=("1", "2", "tie")),
+        constrains=True,
     )
     assert (plain.finish, plain.prompt_tokens > 0, plain.completion_tokens > 0) == (Finish.stop, True, True)
     assert isinstance(json.loads(shaped.text)["n"], int)
@@ -65,7 +71,7 @@ def test_schemas_choices_and_lengths_are_asked_for_as_servers_understand_them(en
 def test_a_call_that_fails_for_once_is_asked_again_with_the_same_words(endpoint, fault):
     server = endpoint(latency_ms=1, **{fault: 0.3})
     requests = [request(f"question {number}") for number in range(60)]
-    replies = asked(server, *requests)
+    replies = ask(server.model, *requests)
     assert all(isinstance(reply, ChatReply) for reply in replies)
     stats = server.stats()
     assert stats["distinct_bodies"] == 60 and stats["repeated_bodies"] == stats["faults"][fault] > 0
@@ -73,7 +79,7 @@ def test_a_call_that_fails_for_once_is_asked_again_with_the_same_words(endpoint,
 
 def test_a_call_that_hangs_is_given_up_and_asked_again(endpoint):
     server = endpoint(latency_ms=1, hang=0.02)
-    replies = asked(server, *(request(f"first {number}") for number in range(200)))
+    replies = ask(server.model, *(request(f"first {number}") for number in range(200)))
     assert all(isinstance(reply, ChatReply) for reply in replies)
 
 
@@ -348,24 +354,13 @@ def picky():
     server.server_close()
 
 
-def ask(spec, *requests: ChatRequest, **settings):
-    async def talk():
-        client = await endpoints.Endpoint.open(spec, **settings)
-        try:
-            return await asyncio.gather(*(client.chat(one) for one in requests), return_exceptions=True)
-        finally:
-            await client.close()
-
-    return asyncio.run(talk())
-
-
 def test_what_a_server_does_not_take_is_left_out_and_said_once(picky, caplog):
     Picky.refuses = {
         "seed": "seed is not supported",
         "temperature": "Only 1",
         "max_tokens": "use max_completion_tokens",
     }
-    replies = ask(models.resolve(picky), *(request(f"question {number}") for number in range(5)))
+    replies = ask(picky, *(request(f"question {number}") for number in range(5)))
     assert all(isinstance(reply, ChatReply) for reply in replies)
     assert {"seed", "temperature", "max_tokens"} & {*Picky.heard[-1]} == set()
     assert Picky.heard[-1]["max_completion_tokens"] == 60
@@ -375,7 +370,7 @@ def test_what_a_server_does_not_take_is_left_out_and_said_once(picky, caplog):
 
 def test_a_refusal_that_is_about_something_else_is_the_calls_failure(picky):
     Picky.refuses = {"messages": "this model's maximum context length is 2048 tokens"}
-    (reply,) = ask(models.resolve(picky), request())
+    (reply,) = ask(picky, request())
     assert isinstance(reply, CallFailed) and "maximum context length" in str(reply) and len(Picky.heard) == 1
 
 
@@ -398,20 +393,20 @@ def test_a_call_that_is_refused_for_another_reason_ends_though_fields_were_left_
 
 
 def test_thinking_is_counted_and_not_said(picky):
-    (reply,) = ask(models.resolve(picky), request())
+    (reply,) = ask(picky, request())
     assert (reply.text, reply.completion_tokens, reply.thinking_tokens) == ("Yes.", 30, 26)
 
 
 def test_a_server_that_ignores_choices_is_told_of_and_not_asked_for_them(picky, caplog):
     spec = endpoints.check(models.resolve(picky), choices=True)
     assert not spec.constrains and "does not keep to choices" in caplog.text
-    (reply,) = ask(spec, request(choices=("1", "2")))
+    (reply,) = ask(picky, request(choices=("1", "2")), constrains=spec.constrains)
     assert reply.text == "Yes." and "structured_outputs" not in Picky.heard[-1]
 
 
 def test_several_answers_are_one_call_where_the_server_draws_them(endpoint, picky, tmp_path):
     server = endpoint(latency_ms=1)
-    (reply,) = ask(models.resolve(server.model), request(n=3))
+    (reply,) = ask(server.model, request(n=3))
     assert len(reply.said) == 3 and server.stats()["requests"] == 1
     what = ["psoup-published", "--personas", 6, "--model", server.model]
     assert simforge("generate", *what, "--out", tmp_path / "r").status == 0
@@ -419,15 +414,16 @@ def test_several_answers_are_one_call_where_the_server_draws_them(endpoint, pick
     candidates = pl.read_parquet(tmp_path / "r/data/candidates/*.parquet")
     drawn = [line for line in asked if '"answers"' in line]
     assert 0 < len(drawn) <= candidates.height / 2 and candidates["completion_tokens"].null_count() > 0
-    (one,) = ask(models.resolve(picky), request(n=3))
+    (one,) = ask(picky, request(n=3))
     assert len(one.said) == 1  # whoever asked draws the rest
 
 
 def test_tokens_a_minute_are_kept_to(endpoint):
     server = endpoint(latency_ms=1, words=60)
-    spec = models.resolve(server.model)
     start = time.monotonic()
-    replies = ask(spec, *(request(f"q {number}") for number in range(40)), bounds=Bounds(tokens_per_minute=12_000))
+    replies = ask(
+        server.model, *(request(f"q {number}") for number in range(40)), bounds=Bounds(tokens_per_minute=12_000)
+    )
     spent = time.monotonic() - start
     used = sum(reply.prompt_tokens + reply.completion_tokens for reply in replies)
     assert used > 1_500 and used <= 200 * (spent + 5) * 1.2  # 200 a second, and a few seconds' worth at once

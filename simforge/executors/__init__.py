@@ -44,11 +44,15 @@ class Crew:
     def add(self, room: Room, play: Play) -> None:
         """One more worker."""
         self._working += 1
-        self._begin(self._pull(room, play))
+        self.beside(self._pull(room, play))
 
-    def fail(self, problem: BaseException) -> None:
-        """Stop everything for a reason from outside."""
-        self._finished.put_nowait(problem)
+    def beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something beside the shards, until they are over; its failure stops everything too."""
+        self._begin(work).add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (problem := task.exception()) is not None:
+            self._finished.put_nowait(problem)
 
     async def results(self) -> AsyncGenerator[ShardDone, None]:
         """Shards as they finish, until none is left."""
@@ -62,9 +66,13 @@ class Crew:
                 else:
                     yield result
         finally:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self.stop()
+
+    async def stop(self) -> None:
+        """End everything that is under way."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -74,26 +82,21 @@ class Crew:
 
     async def _pull(self, room: Room, play: Play) -> None:
         under_way: set[asyncio.Task[None]] = set()
-        try:
-            while not self.over:
-                if len(under_way) == SHARDS:
-                    await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
-                await room()
-                shard = next(self._waiting, None)
-                self.over = shard is None
-                if shard is not None:
-                    task = self._begin(self._play(play, shard))
-                    under_way.add(task)
-                    task.add_done_callback(under_way.discard)
-                    await asyncio.sleep(0)  # so that the worker counts it before it is asked for room again
-            if under_way:
-                await asyncio.wait(under_way)
-            self._finished.put_nowait(None)
-        except Exception as problem:
-            self.fail(problem)
+        while not self.over:
+            if len(under_way) == SHARDS:
+                await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+            await room()
+            shard = next(self._waiting, None)
+            self.over = shard is None
+            if shard is not None:
+                task = self._begin(self._play(play, shard))
+                task.add_done_callback(self._ended)
+                under_way.add(task)
+                task.add_done_callback(under_way.discard)
+                await asyncio.sleep(0)  # so that the worker counts it before it is asked for room again
+        if under_way:
+            await asyncio.wait(under_way)
+        self._finished.put_nowait(None)
 
     async def _play(self, play: Play, shard: Shard) -> None:
-        try:
-            self._finished.put_nowait(await play(shard))
-        except Exception as problem:
-            self.fail(problem)
+        self._finished.put_nowait(await play(shard))

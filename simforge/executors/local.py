@@ -19,15 +19,14 @@ async def run(
     faster."""
     job = replace(job, concurrency=job.concurrency * workers)
     worker = await Worker.open(job, watch)
-    moving = asyncio.create_task(_follow(worker, urls))
     try:
         crew = Crew(shards)
         crew.add(worker.room, worker.play)
+        crew.beside(_follow(worker, urls))
         async with aclosing(crew.results()) as finished:
             async for done in finished:
                 yield done
     finally:
-        moving.cancel()
         await worker.close()
 
 

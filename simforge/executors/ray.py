@@ -19,7 +19,7 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -148,6 +148,8 @@ class _Slot:
     "The worker's last."
     orders: Orders = field(default_factory=Orders)
     "The worker's next."
+    promised: float = 0.0
+    "The most that it has been told it may have spent and has not yet answered to."
     kept: dict[int, Tally] = field(default_factory=dict)
     "Shards that the worker has finished."
     sent: float = field(default_factory=time.monotonic)
@@ -202,6 +204,7 @@ class _Slot:
                 report = await asyncio.wait_for(handle.beat.remote(said), LATE)
                 if handle is self.handle:
                     self.report, self.answered = report, time.monotonic()
+                    self.promised = self.orders.allowance or 0.0
             except (ray.exceptions.RayError, TimeoutError):
                 if handle is self.handle and time.monotonic() - self.answered > LATE:
                     log.warning("ray: a worker has not answered for %.0f s and is given up", LATE)
@@ -222,7 +225,7 @@ class _Slot:
                 # The node is gone, as far as Ray knows; the process may live on until its claim has run out.
                 await asyncio.sleep(max(0.0, self.sent + LEASE + 2 * BEAT - time.monotonic()))
             self.pool.lost(self)
-            self.report, self.orders, self.kept = None, Orders(), {}
+            self.report, self.orders, self.promised, self.kept = None, Orders(), 0.0, {}
             self.handle = await self.pool.hire_again()
             self.answered = time.monotonic()
 
@@ -234,7 +237,6 @@ class _Pool:
         self.ray, self._job, self._watch, self._urls, self._crew = ray, job, watch, urls, crew
         self._wanted = wanted
         self.slots: list[_Slot] = []
-        self.tasks: set[asyncio.Task[None]] = set()
         self._past = Tally()
         "Finished shards of workers that are no more."
         self._used = Usage()
@@ -260,19 +262,41 @@ class _Pool:
         """One more worker, which plays and is spoken to as soon as it is there."""
         slot = _Slot(self, await self._hire(bounds))
         self.slots.append(slot)
-        self.begin(slot.beating())
+        self._crew.beside(slot.beating())
         self._crew.add(slot.room, slot.play)
 
-    def begin(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something beside the shards; a failure stops the run like one in them."""
-        task = asyncio.create_task(work)
-        self.tasks.add(task)
-        task.add_done_callback(self._ended)
+    async def join_first(self, workers: int) -> None:
+        """So many workers at the start: waits for the first of them. Raises what the last met where none can be had."""
+        bounds = sharing.shared(self._job.bounds, workers)
+        first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        missing = workers
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self.tasks.discard(task)
-        if not task.cancelled() and (problem := task.exception()) is not None:
-            self._crew.fail(problem)
+        async def one() -> None:
+            nonlocal missing
+            try:
+                await self.join(bounds)
+            except Exception as problem:
+                missing -= 1
+                if first.done() and not isinstance(problem, SimForgeError):
+                    raise
+                if not first.done() and not (missing and isinstance(problem, SimForgeError)):
+                    first.set_exception(problem)
+                else:
+                    log.warning("%s The others go on.", problem)
+            else:
+                if not first.done():
+                    first.set_result(None)
+
+        for _ in range(workers):
+            self._crew.beside(one())
+        await first
+
+    async def join_later(self) -> None:
+        """One more worker, on a node that has joined; the others go on without it where it cannot be had."""
+        try:
+            await self.join(sharing.waiting(self._job.bounds, self._wanted))
+        except SimForgeError as problem:
+            log.warning("%s The others go on.", problem)
 
     async def _hire(self, bounds: Bounds) -> Any:
         """A new worker, ready to play. Raises `UsageError` and `ModelError` where none can be had."""
@@ -324,24 +348,24 @@ class _Pool:
 
     def lost(self, slot: _Slot) -> None:
         """Settle the accounts of a worker that is no more: of its dialogues, only those of finished shards count; of
-        its money, what it told, and a call for each place that it had in use."""
+        its money, what it told, and the most that its calls under way can have cost."""
         for tally in slot.kept.values():
             self._past.add(tally)
         if slot.report is not None:
             self._used += slot.report.used
-            busy = sum(state.demand for by_url in slot.report.gates.values() for state in by_url.values())
-            self._gone += slot.report.spent + busy * sharing.usual([slot.report])
+            self._gone += slot.report.spent + slot.report.reserved
 
     async def leading(self) -> None:
         """Work out once a second what each worker may do, until cancelled."""
         purse, bounds = self._job.purse, self._job.bounds
         for number in itertools.count(1):
             reports = {slot: slot.report for slot in self.slots if slot.report is not None}
-            budget = sharing.budgeted(purse, reports, self._gone) if purse is not None else None
+            promised = {slot: slot.promised for slot in reports}
+            budget = sharing.budgeted(purse, reports, promised, self._gone) if purse is not None else None
             if purse is not None and budget is not None and reports and budget.reached:
-                self._crew.fail(money.reached(purse.limit, budget.spent))
+                raise money.reached(purse.limit, budget.spent)
             for slot, orders in sharing.orders(number, reports, bounds, budget, self._urls()).items():
-                slot.orders = orders
+                slot.orders, slot.promised = orders, max(slot.promised, orders.allowance or 0.0)
             self._show(reports)
             await asyncio.sleep(BEAT)
 
@@ -359,8 +383,6 @@ class _Pool:
 
     async def close(self) -> None:
         """Let the workers go, and what they wait for come in."""
-        for task in self.tasks:
-            task.cancel()
         closing = [asyncio.ensure_future(slot.handle.close.remote()) for slot in self.slots]
         if closing:
             await asyncio.wait(closing, timeout=LEASE)
@@ -375,14 +397,11 @@ async def run(
     ray: Any, job: Job, shards: Iterable[Shard], workers: int | None, watch: Watch, urls: Urls
 ) -> AsyncGenerator[ShardDone, None]:
     """Play the shards on `workers` actors. By default there is one for each CPU of the cluster (one for each node where
-    models are embedded, since each actor loads its own), and more as nodes join; a number that is asked for is also
-    asked of the cluster's autoscaler."""
+    models are embedded, since each actor loads its own), and more as nodes join."""
     embedded = any(spec.reference.startswith("local:") for spec in job.models.values())
     wanted = workers or _fitting(cluster.nodes(ray), embedded)
     crew = Crew(shards)
     pool = _Pool(ray, job, watch, urls, crew, wanted)
-    if workers:
-        _ask_for(ray, workers)
 
     async def follow() -> None:
         known = wanted
@@ -393,49 +412,20 @@ async def run(
                 log.info("ray: %d more workers on nodes that joined", missing)
                 known += missing
                 for _ in range(missing):
-                    pool.begin(later())
-
-    async def later() -> None:
-        try:
-            await pool.join(sharing.waiting(job.bounds, wanted))
-        except SimForgeError as problem:
-            log.warning("%s The others go on.", problem)
+                    crew.beside(pool.join_later())
 
     try:
-        pool.begin(pool.leading())
-        joining = [asyncio.ensure_future(pool.join(sharing.shared(job.bounds, wanted))) for _ in range(wanted)]
-        await _first(joining)
+        crew.beside(pool.leading())
+        await pool.join_first(wanted)
         log.info("ray: %d workers on %d node(s)", wanted, len(cluster.nodes(ray)))
         if not workers:
-            pool.begin(follow())
+            crew.beside(follow())
         async with aclosing(crew.results()) as finished:
             async for done in finished:
                 yield done
     finally:
+        await crew.stop()
         await pool.close()
-        if workers:
-            _ask_for(ray, 0)
-
-
-async def _first(joining: Sequence[asyncio.Future[None]]) -> None:
-    """Wait for a first worker; the failures of others are said, and raised where there is no worker at all."""
-
-    def heard(one: asyncio.Future[None]) -> None:
-        if not one.cancelled() and (problem := one.exception()) is not None:
-            log.warning("%s The others go on.", problem)
-
-    waiting = set(joining)
-    problem: BaseException | None = None
-    while waiting:
-        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        for one in done:
-            problem = one.exception()
-            if problem is None:
-                for other in joining:
-                    other.add_done_callback(heard)
-                return
-    assert problem is not None
-    raise problem
 
 
 class _Meters:
@@ -484,14 +474,6 @@ def _proof(job: Job) -> str | None:
 
 def _fitting(nodes: Mapping[str, Mapping[str, float]], embedded: bool) -> int:
     return len(nodes) if embedded else max(1, int(sum(resources.get("CPU", 0) for resources in nodes.values())))
-
-
-def _ask_for(ray: Any, cpus: int) -> None:
-    """Tell an autoscaler, where there is one, how many CPUs the workers will keep busy."""
-    try:
-        ray.autoscaler.sdk.request_resources(num_cpus=cpus)
-    except Exception as problem:  # a cluster without an autoscaler may not know the request
-        log.debug("ray: no autoscaler was asked: %s", problem)
 
 
 def _cause(problem: Any) -> BaseException:

@@ -7,7 +7,7 @@ with little work does not sit on places that another needs, and what the user al
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
@@ -29,7 +29,7 @@ class Budget(Generic[Key]):
     by_worker: Mapping[Key, float]
     "What each worker may have spent since its start."
     reached: bool
-    "Whether so little is left that no worker could pay another call of the usual price."
+    "Whether so little is left that it may not pay another call."
 
 
 def orders(
@@ -76,19 +76,29 @@ def _most(states: Mapping[Key, GateState], parts: Mapping[Key, float], bound: fl
     }
 
 
-def budgeted(purse: Purse, reports: Mapping[Key, Report], gone: float) -> Budget[Key]:
-    """What is left of the purse, dealt out evenly; `gone` is what workers that are no more have spent."""
-    fresh = sum(report.spent for report in reports.values())
-    spent = purse.spent + gone + fresh
-    part = (purse.limit - spent) / max(1, len(reports))
-    by_worker = {key: report.spent + max(0.0, part) for key, report in reports.items()}
-    return Budget(spent, by_worker, reached=part <= 0 or part < usual(reports.values()))
+def budgeted(purse: Purse, reports: Mapping[Key, Report], promised: Mapping[Key, float], gone: float) -> Budget[Key]:
+    """What is left of the purse, dealt out evenly; where nobody who has work can pay for a call from an even part, the
+    one who needs least gets all.
 
-
-def usual(reports: Iterable[Report]) -> float:
-    """What a call costs on average."""
-    reports = list(reports)
-    return sum(report.spent for report in reports) / max(1, sum(report.paid for report in reports))
+    `promised` is what each worker was last told, `gone` what workers that are no more may have spent. A worker that has
+    not been heard of may spend all that it was told, so what one gives up another gets only once the first has said so.
+    """
+    spent = purse.spent + gone + sum(report.spent for report in reports.values())
+    left = max(0.0, purse.limit - spent)
+    stuck = {key: report.short for key, report in reports.items() if report.short}
+    part = {key: left / max(1, len(reports)) for key in reports}
+    reached = False
+    if stuck and not any(report.reserved for report in reports.values()):
+        least = min(stuck, key=lambda key: stuck[key])
+        part = {key: left if key == least else 0.0 for key in reports}
+        reached = stuck[least] > left
+    target = {key: report.spent + part[key] for key, report in reports.items()}
+    held = {key: max(report.spent, report.allowance, promised.get(key, 0.0)) for key, report in reports.items()}
+    free = max(0.0, purse.limit - purse.spent - gone - sum(held.values()))
+    wanted = sum(max(0.0, target[key] - held[key]) for key in reports)
+    step = min(1.0, free / wanted) if wanted else 0.0
+    by_worker = {key: min(target[key], held[key] + step * (target[key] - held[key])) for key in reports}
+    return Budget(spent, by_worker, reached)
 
 
 def shared(bounds: Bounds, workers: int) -> Bounds:

@@ -21,6 +21,7 @@ import math
 import random
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 MOST = 4096
@@ -260,18 +261,17 @@ class Pace:
         self.waiting = 0
         "Calls that wait for tokens."
 
-    def expected(self, characters: int, most: int) -> float:
-        """Tokens that a call will probably use, from its prompt's length and the most that it may say."""
-        return characters / 4 + (self._usual or most)
-
-    async def take(self, tokens: float) -> None:
-        """Take that many tokens once nothing is owed. The rate may change while one waits."""
+    async def take(self, characters: int, most: int) -> float:
+        """Take the tokens that a call will probably use, from its prompt's length and the most that it may say, once
+        nothing is owed; gives how many. The rate may change while one waits."""
         self.waiting += 1
         try:
             async with self._turn:
                 while self._filled() < 0:
                     await asyncio.sleep(min(1.0, -self._free / self.rate))
+                tokens = characters / 4 + (self._usual or most)
                 self._free -= tokens
+                return tokens
         finally:
             self.waiting -= 1
 
@@ -279,9 +279,11 @@ class Pace:
         """Give back what a call took and did not use; negative where it used more."""
         self._free += unused
 
-    def heard(self, completion: int) -> None:
-        """Learn how long answers are."""
-        self._usual = 0.95 * self._usual + 0.05 * completion if self._usual else float(completion)
+    def heard(self, usage: Mapping[str, int]) -> float:
+        """Learn how long answers are, from what a server counted; gives the tokens that the call did use."""
+        completion = float(usage.get("completion_tokens") or 0)
+        self._usual = 0.95 * self._usual + 0.05 * completion if self._usual else completion
+        return (usage.get("prompt_tokens") or 0) + completion
 
     def _filled(self) -> float:
         now = time.monotonic()

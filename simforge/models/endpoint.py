@@ -109,6 +109,26 @@ def model_of(spec: ModelSpec) -> str:
     return parse(name).model if provider == "openai" else name
 
 
+@dataclass(slots=True)
+class _Call:
+    """One call on its way: what is sent, and what has come of it so far."""
+
+    body: dict[str, Any]
+    sent: bytes
+    most: int
+    "Tokens that the answer may have."
+    attempts: int = 0
+    "That count against `ATTEMPTS`."
+    pauses: int = 0
+    refusals: int = 0
+    timeouts: int = 0
+    problem: str = "no attempt"
+    at_once: bool = False
+    "Whether to try again without a pause."
+    told: float | None = None
+    "Seconds that the server asked to wait."
+
+
 class Endpoint:
     """A model behind one or more URLs, as a client."""
 
@@ -229,82 +249,96 @@ class Endpoint:
 
     async def _post(self, body: dict[str, Any], request: ChatRequest, dialogue: str) -> dict[str, Any]:
         """The answer to one call, asked again while that can help."""
-        import aiohttp
+        call = _Call(body, self._sent(body), request.sampling.max_tokens)
+        while call.attempts < ATTEMPTS:
+            call.at_once, call.told = False, None
+            answer = await self._in_turn(call, dialogue)
+            if answer is not None:
+                return answer
+            if not call.at_once:
+                call.pauses += 1
+                await asyncio.sleep(backoff(call.pauses, call.told))
+        raise CallFailed(f"after {ATTEMPTS} attempts: {call.problem}")
 
-        problem = "no attempt"
-        attempt = pauses = refusals = timeouts = 0
-        sent = self._sent(body)
-        while attempt < ATTEMPTS:
-            taken = used = 0.0
-            if self._pace is not None:
-                taken = self._pace.expected(len(sent), request.sampling.max_tokens)
-                await self._pace.take(taken)
+    async def _in_turn(self, call: _Call, dialogue: str) -> dict[str, Any] | None:
+        """One attempt, once the pace and the gate of the dialogue's URL let it through; `None` where it failed."""
+        pace, used = self._pace, 0.0
+        taken = await pace.take(len(call.sent), call.most) if pace is not None else 0.0
+        try:
             url = await self._home(dialogue)
             gate = self._gates[url]
-            told: float | None = None
             await gate.enter()
             try:
                 if self._admit is not None:
                     await self._admit()
                 if self._gates.get(url) is not gate:  # the model has moved while this call waited
-                    continue
-                start = time.monotonic()
-                bound = gate.deadline(timeouts)
-                try:
-                    async with (
-                        bound,
-                        self._session.post(self._posts[url], data=sent, headers=self._headers) as response,
-                    ):
-                        text = await response.read()
-                        status, told = response.status, _seconds(response.headers.get("Retry-After"))
-                finally:
-                    gate.settled(bound)
-                if status == 200:
-                    answer: dict[str, Any] = json.loads(text)
-                    gate.answered(time.monotonic() - start)
-                    if self._pace is not None:
-                        usage = (answer.get("usage") if isinstance(answer, dict) else None) or {}
-                        completion = usage.get("completion_tokens") or 0
-                        self._pace.heard(completion)
-                        used = (usage.get("prompt_tokens") or 0) + completion
-                    return answer
-                problem = f"{url} answered {status}: {_words(text)}"
-                if status in OVERLOADED:
-                    gate.refused()
-                    refusals += 1
-                    if gate.serves and refusals < REFUSALS:
-                        attempt -= 1  # others are served: this one's turn comes
-                elif status in FATAL:
-                    if gate.has_served:
-                        raise EndpointDown(f"{self._name}: {problem} (it served before). What was answered is kept.")
-                    raise ModelError(f"{self._name}: {problem}")
-                elif status in (400, 422) and self._adapted(body, text, sent):
-                    sent = self._sent(body)
-                    continue
-                elif status < 500 and status not in (408, 409, 425):
-                    raise CallFailed(problem)
-                else:
-                    gate.reached()
-            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as lost:
-                problem = f"{url} cannot be reached: {lost}"
-                gate.unreachable()
-                silent = min((one.gone for one in self._gates.values()), default=0.0)
-                if silent > PATIENCE:
-                    raise EndpointDown(f"{problem} (for {silent:.0f} s). What was answered is kept.") from None
-                attempt -= 1  # waiting for an endpoint to come back is bounded by its patience, not by attempts
-            except TimeoutError:
-                timeouts += 1
-                problem = f"{url} did not answer within {gate.seconds:.0f} s"
-            except (aiohttp.ClientError, ValueError) as lost:
-                problem = f"{url}: the answer was cut off or is not JSON ({type(lost).__name__})"
+                    call.at_once = True
+                    return None
+                answer = await self._attempt(call, url, gate)
             finally:
                 gate.leave()
-                if self._pace is not None:
-                    self._pace.settle(taken - used)
-            attempt += 1
-            pauses += 1
-            await asyncio.sleep(backoff(pauses, told))
-        raise CallFailed(f"after {ATTEMPTS} attempts: {problem}")
+            if pace is not None and answer is not None:
+                used = pace.heard(answer.get("usage") or {})
+            return answer
+        finally:
+            if pace is not None:
+                pace.settle(taken - used)
+
+    async def _attempt(self, call: _Call, url: str, gate: Gate) -> dict[str, Any] | None:
+        """One POST; where it fails, what that means for the call and for the gate."""
+        import aiohttp
+
+        start = time.monotonic()
+        bound = gate.deadline(call.timeouts)
+        try:
+            try:
+                posted = self._session.post(self._posts[url], data=call.sent, headers=self._headers)
+                async with bound, posted as response:
+                    text = await response.read()
+            finally:
+                gate.settled(bound)
+            if response.status == 200:
+                answer = json.loads(text)
+                if isinstance(answer, dict):
+                    gate.answered(time.monotonic() - start)
+                    return answer
+                raise ValueError("not an object")
+            call.told = _seconds(response.headers.get("Retry-After"))
+            call.problem = f"{url} answered {response.status}: {_words(text)}"
+            self._refuse(call, gate, response.status, text)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as lost:
+            call.problem = f"{url} cannot be reached: {lost}"  # bounded by patience with the endpoint, not by attempts
+            gate.unreachable()
+            silent = min((one.gone for one in self._gates.values()), default=0.0)
+            if silent > PATIENCE:
+                raise EndpointDown(f"{call.problem} (for {silent:.0f} s). What was answered is kept.") from None
+        except TimeoutError:
+            call.attempts += 1
+            call.timeouts += 1
+            call.problem = f"{url} did not answer within {gate.seconds:.0f} s"
+        except (aiohttp.ClientError, ValueError) as lost:
+            call.attempts += 1
+            call.problem = f"{url}: the answer was cut off or is not JSON ({type(lost).__name__})"
+        return None
+
+    def _refuse(self, call: _Call, gate: Gate, status: int, text: bytes) -> None:
+        """What an answer that is no answer means. Raises where asking again cannot help."""
+        if status in FATAL and gate.has_served:
+            raise EndpointDown(f"{self._name}: {call.problem} (it served before). What was answered is kept.")
+        if status in FATAL:
+            raise ModelError(f"{self._name}: {call.problem}")
+        if status in (400, 422) and self._adapted(call.body, text, call.sent):
+            call.sent, call.at_once = self._sent(call.body), True
+        elif status in OVERLOADED:
+            gate.refused()
+            call.refusals += 1
+            if not gate.serves or call.refusals >= REFUSALS:  # while others are served, this one's turn comes
+                call.attempts += 1
+        elif status < 500 and status not in (408, 409, 425):
+            raise CallFailed(call.problem)
+        else:
+            gate.reached()
+            call.attempts += 1
 
     def _adapted(self, body: dict[str, Any], text: bytes, sent: bytes) -> bool:
         """Whether a refused request can be asked in another way: a field renamed, or left out, for good.
