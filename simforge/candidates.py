@@ -10,26 +10,26 @@ their number, they are the same answers, labelled the other way round: a shared 
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
-from simforge.config import Candidates, Filters
+from simforge.config import Arm, Candidates, Filters
 from simforge.generators import Generator
 from simforge.identity import digest, rng
-from simforge.measures import WORD
+from simforge.measures import WORD, script
 from simforge.preferences import Space
-from simforge.roles import Calls
-from simforge.types import Candidate, Condition, Finish, Message, Profile, Scenario
+from simforge.roles import Calls, at_once
+from simforge.script import Script
+from simforge.types import Candidate, ChatReply, Condition, Finish, Message, Said, Scenario
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
     """Answers to be asked for in one request."""
 
-    condition: Condition
+    arm: Arm
     dimension: str | None
     steering: str
     samples: int
@@ -47,36 +47,95 @@ def contrasts(settings: Candidates, space: Space, scenario: Scenario, seed: int,
     return [names[(start + turn) % len(names)]]
 
 
-def plan(settings: Candidates, space: Space, profile: Profile, dimensions: list[str | None]) -> list[Order]:
+def plan(
+    arms: Sequence[Arm],
+    samples: int,
+    space: Space,
+    scenario: Scenario,
+    dimensions: list[str | None],
+    inferred: str | None,
+) -> list[Order]:
     """The answers that a turn needs, in the order of the recipe."""
     orders = []
-    for condition in settings.conditions:
-        for dimension in [None] if condition == Condition.plain else dimensions:
-            steering = _steering(condition, space, profile, dimension)
-            orders.append(Order(condition, dimension, steering, settings.samples))
+    for arm in arms:
+        if arm.condition == Condition.inferred:
+            orders.append(Order(arm, None, inferred or "", samples))
+            continue
+        for dimension in [None] if arm.condition == Condition.plain else dimensions:
+            orders.append(Order(arm, dimension, _steering(arm, space, scenario, dimension), samples))
     return orders
 
 
-async def answer(
-    order: Order, scenario: Scenario, turn: int, history: tuple[Message, ...], generator: Generator, calls: Calls
+async def answers(
+    orders: Sequence[Order],
+    line: str,
+    turn: int,
+    prefix: tuple[Message, ...],
+    scenario: Scenario,
+    script: Script,
+    calls: Calls,
 ) -> list[Candidate]:
-    """Ask the assistant for the answers of one order."""
-    attempt = f"/{scenario.persona.index // 2}"  # twins share answers; other people have their own
-    variables = {"steering": order.steering}
-    reply = await calls.ask("assistants", generator, variables, history, attempt=attempt, n=order.samples)
-    return [
-        Candidate(
-            id=digest(["candidate", scenario.key, turn, order.condition, order.dimension, sample]),
-            turn=turn,
-            condition=order.condition,
+    """Ask for all answers of a turn; those that revise a plain one wait for it."""
+    place = _Place(line, turn, prefix, f"/{scenario.persona.index // 2}", script, calls)
+    revised = [order.arm.condition == Condition.revised for order in orders]
+    asked = (place.ask(order) for order, later in zip(orders, revised, strict=True) if not later)
+    first = iter(await at_once(asked))
+    made = [[] if later else next(first) for later in revised]
+    drafts = next((several for several in made if several and several[0].condition == Condition.plain), [])
+    asked = (place.revise(order, drafts) for order, later in zip(orders, revised, strict=True) if later)
+    second = iter(await at_once(asked))
+    return [one for several, later in zip(made, revised, strict=True) for one in (next(second) if later else several)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where answers are asked for."""
+
+    line: str
+    turn: int
+    prefix: tuple[Message, ...]
+    attempt: str
+    "Twins share answers; other people have their own."
+    script: Script
+    calls: Calls
+
+    async def ask(self, order: Order) -> list[Candidate]:
+        """The answers of one order."""
+        reply = await self._asked(order, self.script.assistant, {"steering": order.steering}, order.samples)
+        return [self._candidate(order, number, said) for number, said in enumerate(reply.said)]
+
+    async def revise(self, order: Order, drafts: Sequence[Candidate]) -> list[Candidate]:
+        """A revision of each draft."""
+        assert self.script.reviser is not None
+        reviser = self.script.reviser
+        told = [{"steering": order.steering, "draft": draft.text} for draft in drafts]
+        replies = await at_once(self._asked(order, reviser, variables, 1) for variables in told)
+        return [self._candidate(order, number, reply.said[0]) for number, reply in enumerate(replies)]
+
+    async def _asked(self, order: Order, generator: Generator, variables: Mapping[str, str], n: int) -> ChatReply:
+        named = "" if order.arm.name in {*Condition} else f"/{order.arm.name}"
+        return await self.calls.ask(
+            order.arm.model,
+            generator,
+            variables,
+            self.prefix,
+            attempt=self.attempt + named,
+            n=n,
+            temperature=order.arm.temperature,
+        )
+
+    def _candidate(self, order: Order, sample: int, said: Said) -> Candidate:
+        return Candidate(
+            id=digest(["candidate", self.line, self.turn, order.arm.name, order.dimension, sample]),
+            turn=self.turn,
+            arm=order.arm.name,
+            condition=order.arm.condition,
             dimension=order.dimension,
             sample=sample,
-            model=calls.model("assistants"),
+            model=self.calls.model(order.arm.model),
             steering=order.steering,
             said=said,
         )
-        for sample, said in enumerate(reply.said)
-    ]
 
 
 def flaw(candidate: Candidate, user: str, filters: Filters) -> str | None:
@@ -88,34 +147,43 @@ def flaw(candidate: Candidate, user: str, filters: Filters) -> str | None:
         return "cut_off"
     if filters.refusal and _REFUSAL.search(text[:300]):
         return "refusal"
-    if filters.off_language and _script(user) not in ("", _script(text)):
+    if filters.off_language and script(user) not in ("", script(text)):
         return "off_language"
     if _plain(text) == _plain(user):
         return "repeats_prompt"
-    if filters.leak and (_quotes(text, candidate.steering, user) or _ABOUT_ITSELF.search(text[:200])):
+    if filters.leak and (_quotes(candidate, user) or _ABOUT_ITSELF.search(text[:200])):
         return "leak"
     return None
 
 
-def _steering(condition: Condition, space: Space, profile: Profile, dimension: str | None) -> str:
-    if condition == Condition.plain:
+def _steering(arm: Arm, space: Space, scenario: Scenario, dimension: str | None) -> str:
+    """What the assistant is told about what the person wants."""
+    own = scenario.persona.profile
+    if arm.condition == Condition.plain:
         return ""
-    return space.steering(space.opposite(profile) if condition == Condition.opposite else profile, dimension)
+    if arm.condition == Condition.stranger:
+        assert scenario.stranger is not None
+        return space.steering(scenario.stranger, dimension)
+    return space.steering(space.opposite(own) if arm.condition == Condition.opposite else own, dimension)
 
 
 def _plain(text: str) -> str:
     return " ".join(WORD.findall(text.lower()))
 
 
-def _quotes(text: str, steering: str, user: str) -> bool:
+def _quotes(candidate: Candidate, user: str) -> bool:
     """Whether an answer repeats its steering: six words in a row, or two of its telling words (four letters or more,
-    not common ones and not the user's) within four words of each other."""
+    not common ones and not the user's) within four words of each other. Of what was inferred about the person the words
+    may come up: they are what was talked about."""
+    steering, text = candidate.steering, candidate.text
     if not steering:
         return False
     runs, told = _runs(steering)
     said = WORD.findall(text.lower())
     if any(run in f" {' '.join(said)} " for run in runs):
         return True
+    if candidate.condition == Condition.inferred:
+        return False
     telling = told.difference(WORD.findall(user.lower()))
     places = [(place, word) for place, word in enumerate(said) if word in telling]
     return any(one != other and there - here < 4 for (here, one), (there, other) in pairwise(places))
@@ -149,24 +217,6 @@ _COMMON = frozenset(
         "words",
     ]
 )
-
-
-def _script(text: str) -> str:
-    """The script that most letters are written in, as Unicode names it."""
-    text = text[:2000]
-    if text.isascii():
-        return "LATIN" if any(map(str.isalpha, text)) else ""
-    letters: Counter[str] = Counter()
-    for char, times in Counter(text).items():
-        if char.isalpha():
-            letters[_script_of(char)] += times
-    return letters.most_common(1)[0][0] if letters else ""
-
-
-@lru_cache(maxsize=4096)
-def _script_of(letter: str) -> str:
-    name = unicodedata.name(letter, "").split(" ")[0]
-    return "CJK" if name in ("HIRAGANA", "KATAKANA", "HANGUL") else name
 
 
 _ABOUT_ITSELF = re.compile(

@@ -11,9 +11,12 @@ from typing import Any
 import yaml
 
 from simforge import records
+from simforge.guards import GUARDS
 from simforge.identity import digest
 from simforge.types import REASONS
 
+LENGTHS = ("words", "words_p90")
+"Figures in words: the median and the 90th percentile; the others are shares."
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
@@ -34,6 +37,7 @@ def render(manifest: dict[str, Any]) -> str:
         _counts(manifest),
         "## How it was made",
         _made(manifest),
+        *(["## The simulated users", _users(manifest["fidelity"])] if manifest["fidelity"] else []),
         "## What was discarded",
         _discards(manifest["discards"]),
         "## Columns of `preferences`",
@@ -110,6 +114,31 @@ def _made(manifest: dict[str, Any]) -> str:
 def _openings(recipe: dict[str, Any]) -> str:
     source = recipe["prompts"]["source"]
     return "each persona writes its own." if source == "persona" else f"shared prompts from `{source}`."
+
+
+def _users(found: dict[str, Any]) -> str:
+    """Endings, guards and style, each with what there is to hold it against."""
+    endings = ", ".join(f"{ending} {count}" for ending, count in found["endings"].items())
+    lines = [f"{found['messages']} messages were written by the user's model. Dialogues ended: {endings}."]
+    if found["goals_met"] is not None:
+        lines.append(f"Of the goals behind their needs, {found['goals_met']:.0%} were brought up and taken up.")
+    if found["disclosure"]:
+        told = ", ".join(f"{share:.0%}" for share in found["disclosure"])
+        lines.append(f"By turn, people had told this share of what there is to tell about them: {told}.")
+    guards = ["| guard | means | mended | left in | share left, 95 % interval |", "|---|---|---|---|---|"]
+    for name, one in found["guards"].items():
+        low, high = one["interval"]
+        counts = f"{one['mended']} | {one['flagged']} | {one['share']:.1%}, {low:.1%} to {high:.1%}"
+        guards.append(f"| `{name}` | {GUARDS[name].about} | {counts} |")
+    style = ["| of the messages | here | human chats |", "|---|---|---|"]
+    for name, one in found["style"].items():
+        here, (low, high) = one["here"], one["human"]
+        figures = (
+            f"{here:.0f} | {low:.0f} to {high:.0f}" if name in LENGTHS else f"{here:.0%} | {low:.0%} to {high:.0%}"
+        )
+        style.append(f"| {name.replace('_', ' ')} | {figures} |")
+    tables = ["\n".join(guards)] if found["guards"] else ["No guard objected to anything."]
+    return "\n\n".join([" ".join(lines), *tables, "\n".join(style)])
 
 
 def _discards(discards: dict[str, int]) -> str:

@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_around(commands)
     _add_personas(commands)
     show = commands.add_parser("show", help="list or print what the catalogue holds", allow_abbrev=False)
-    show.add_argument("name", nargs="?", help="a kind (personas, generators, pipelines, schemas) or KIND/NAME")
+    show.add_argument("name", nargs="?", help="a kind (personas, generators, pipelines, schemas), KIND/NAME, or guards")
     show.set_defaults(command=_show)
     copy = commands.add_parser("copy", help="copy a file of the catalogue, to change it", allow_abbrev=False)
     copy.add_argument("name", help="KIND/NAME, for example personas/everyday")
@@ -408,12 +408,26 @@ def _show_schema(options: argparse.Namespace) -> int:
 def _show(options: argparse.Namespace) -> int:
     from simforge import catalog
 
+    if options.name == "guards":
+        return _show_guards()
     if options.name in (None, *KINDS):
         for kind in KINDS if options.name is None else (options.name,):
             for name in catalog.names(kind):
                 print(f"{kind}/{name}")
         return 0
     print(_entry(options.name).text, end="")
+    return 0
+
+
+def _show_guards() -> int:
+    from simforge.guards import GUARDS
+
+    wide = max(map(len, GUARDS))
+    for name, guard in GUARDS.items():
+        print(f"{name:{wide}}  {guard.policy:7}  {guard.about}")
+    print("\nThe second column is what follows by default; --set dialogue.guards.NAME=POLICY changes it: repair (ask")
+    print("once more with a hint, else end the dialogue), nudge (ask once more, else keep it flagged), flag (keep it")
+    print("flagged), cut (end the dialogue), discard (the dialogue makes no pairs), off.")
     return 0
 
 

@@ -16,11 +16,15 @@ from pydantic import Field, model_validator
 
 from simforge import catalog, documents
 from simforge.documents import Document, Strict
-from simforge.errors import Mistake, NotFound, RecipeError, SimForgeError
+from simforge.errors import Mistake, NotFound, RecipeError, SimForgeError, nearest
+from simforge.guards import GUARDS, Policy
 from simforge.identity import canonical
 from simforge.types import ROLES, USUAL, Access, Condition, Role
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Disclosure = Literal["free", "nothing", "gradually", "up_front"]
+"""How much people tell about themselves. `free`: the generator decides. `nothing`: they are told to tell nothing.
+`gradually`: one fact a turn, in an order of their own. `up_front`: everything in the opening."""
 
 
 class Cast(Strict):
@@ -48,6 +52,15 @@ class Prompts(Strict):
     (Alpaca's `input`)."""
 
 
+class Conversation(Strict):
+    """A type of conversation."""
+
+    guide: str
+    "What people are told about it, as it follows 'the person'."
+    needs: list[str] = []
+    "What they bring to it; by default those of the pack."
+
+
 class Dialogue(Strict):
     """How a dialogue goes."""
 
@@ -55,36 +68,151 @@ class Dialogue(Strict):
     "Most user messages."
     user: str = "user/default"
     "Generator of the simulated user."
-    continue_with: Literal["preferred", "rejected", "random"] = "preferred"
+    continue_with: Literal["preferred", "rejected", "random", "both"] = "preferred"
     """The candidate that enters the history: the one the label prefers, the other, or any. A turn without a label
-    goes on with the own-steered (else the first) answer."""
+    goes on with the own-steered (else the first) answer. `both` goes on with each of them, on a line of its own."""
+    lines: Annotated[int, Field(ge=2, le=64)] = 8
+    "Most lines of one dialogue, where `continue_with` is `both`: a line without room for two goes on as `preferred`."
+    conversations: dict[str, Conversation] = {}
+    "Types of conversation by name; a person's dialogues take them in turn."
+    goals: bool = True
+    "Whether people bring up the goals behind their need, one a turn, where the pack has some."
+    disclosure: Disclosure = "free"
+    "How much people tell about themselves, and when."
+    patience: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
+    """Fewest and most disappointing answers that a person takes before they leave: the dialogue going on with an answer
+    that they did not prefer is one, with one that they did takes one back. By default they stay."""
+    knowledge: dict[str, Annotated[float, Field(gt=0)]] = {}
+    "What people know of their subject, in words, with shares; drawn for each dialogue."
+    writing: str | None = None
+    "How people write, from `personas/writing/`, or a path; by default the model decides, by the persona's text."
+    infer: str | None = None
+    "Generator that asks the assistant, at every turn, what it makes of the person; for the condition `inferred`."
+    infer_from: Literal["dialogue", "persona"] = "dialogue"
+    "Whether that generator sees only the dialogue, or also whom it is about, to pick out what has been told."
+    feedback: str | None = None
+    "Generator that asks the judge, once the dialogue is over, to fill in a survey about its first answer."
+    guards: dict[str, Policy] = {}
+    "What follows when a guard objects to a user message, by guard; `simforge show guards` has them all."
+
+    @model_validator(mode="after")
+    def _known(self) -> Dialogue:
+        for name in self.guards:
+            if name not in GUARDS:
+                raise ValueError(f"guards: there is no guard {name!r}{nearest(name, GUARDS)}")
+        if self.patience is not None and self.patience[0] > self.patience[1]:
+            raise ValueError(f"patience: the fewest come first, not {list(self.patience)}")
+        return self
+
+    def policy(self, guard: str) -> Policy:
+        """What follows when a guard objects."""
+        return self.guards.get(guard, GUARDS[guard].policy)
+
+
+class Arm(Strict):
+    """Answers that are told apart from others, by whom and how they are asked."""
+
+    name: str
+    "What comparisons call them."
+    condition: Condition = Condition.plain
+    "What the assistant is told about the person."
+    model: str = "assistants"
+    "Who is asked: a name in `models`."
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    "In place of the generator's."
+
+
+WINNER = "winner"
+"In `conditions`: the arm whose answer the dialogue went on with."
+
+
+class Opening(Strict):
+    """Which answers compete at the first turn, where it differs from the others."""
+
+    conditions: Annotated[list[Condition | Arm], Field(min_length=1)]
+    "As in `candidates`."
+    samples: Annotated[int, Field(ge=1, le=16)] = 1
+    "Answers of each."
+
+    @property
+    def arms(self) -> list[Arm]:
+        return [one if isinstance(one, Arm) else Arm(name=one, condition=one) for one in self.conditions]
 
 
 class Candidates(Strict):
     """Which answers compete."""
 
-    conditions: Annotated[list[Condition], Field(min_length=1)] = [Condition.own, Condition.opposite]
-    "How candidates are told to answer."
+    conditions: Annotated[list[Condition | Literal["winner"] | Arm], Field(min_length=1)] = [
+        Condition.own,
+        Condition.opposite,
+    ]
+    """How candidates are told to answer: a condition, `{name: ..., condition: ..., model: ..., temperature: ...}`, or
+    (with an `opening`) `winner`, which is the one that the dialogue went on with at the turn before."""
     contrast: Literal["rotate", "all", "whole"] = "rotate"
     """What steering speaks of: one dimension a turn, in rotation; every dimension at every turn, each with answers of
     its own; or the whole profile at once."""
     samples: Annotated[int, Field(ge=1, le=16)] = 1
     "Answers per condition, each with its own seed."
+    opening: Opening | None = None
+    "Which answers compete at the first turn; by default the same as at the others."
     generator: str = "assistant/default"
     "Generator of the assistant; it places the steering (system message, or appended to the user's words)."
+    reviser: str = "assistant/revise"
+    "Generator that asks the assistant to revise a plain answer, for the condition `revised`."
+
+    @property
+    def arms(self) -> list[Arm]:
+        """Who competes at a turn; `winner` is an arm of that name."""
+        made = []
+        for one in self.conditions:
+            if isinstance(one, Arm):
+                made.append(one)
+            else:
+                made.append(Arm(name=one, condition=Condition.plain if one == WINNER else Condition(one)))
+        return made
+
+    def competing(self, turn: int, winner: str | None) -> tuple[list[Arm], int]:
+        """Who competes at a turn, and how many answers each gives; `winner` is the arm that won the turn before."""
+        if turn == 0 and self.opening is not None:
+            return self.opening.arms, self.opening.samples
+        known = {arm.name: arm for arm in (self.opening.arms if self.opening else [])}
+        return [known.get(winner or "", arm) if arm.name == WINNER else arm for arm in self.arms], self.samples
+
+    @property
+    def everyone(self) -> list[Arm]:
+        """Who competes at any turn."""
+        return [*(self.opening.arms if self.opening else []), *(arm for arm in self.arms if arm.name != WINNER)]
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The names in `models` that are asked for answers."""
+        return tuple(dict.fromkeys(arm.model for arm in self.everyone))
 
     @model_validator(mode="after")
     def _competition(self) -> Candidates:
-        if len(self.conditions) * self.samples < 2:
-            raise ValueError("one condition with one sample leaves nothing to compare: add a condition or samples")
-        if len(set(self.conditions)) < len(self.conditions):
-            raise ValueError("a condition is listed twice: use `samples` for several answers of one condition")
+        for where, arms, samples in self._turns():
+            names = [arm.name for arm in arms]
+            if len(names) * samples < 2:
+                raise ValueError(f"{where}one answer leaves nothing to compare: add a condition or samples")
+            if len(set(names)) < len(names):
+                raise ValueError(f"{where}a condition is listed twice: use `samples`, or give names to each")
+            revised = any(arm.condition == Condition.revised for arm in arms)
+            if revised and not any(arm.condition == Condition.plain for arm in arms):
+                raise ValueError(f"{where}`revised` revises the `plain` answer: list that too")
+        if WINNER in self.conditions and self.opening is None:
+            raise ValueError("`winner` is the arm that won the opening: say in `opening` which those are")
         return self
+
+    def _turns(self) -> list[tuple[str, list[Arm], int]]:
+        opening = [("opening: ", self.opening.arms, self.opening.samples)] if self.opening else []
+        return [*opening, ("", self.arms, self.samples)]
 
 
 class Judge(Strict):
-    """A model that compares answers from the person's side."""
+    """A model that judges answers from the person's side."""
 
+    way: Literal["pairwise", "rating"] = "pairwise"
+    "Compare answers two by two, or rate each by itself from 1 to 100."
     generator: str = "judge/pairwise"
     "Generator of the judge."
     share: Share = 1.0
@@ -108,9 +236,12 @@ class Labels(Strict):
 class Pairing(Strict):
     """Which candidates become pairs."""
 
-    compare: Annotated[list[tuple[Condition, Condition]], Field(min_length=1)] = [(Condition.own, Condition.opposite)]
-    """Conditions that are compared. For labels by construction the first of each is the chosen one. The same
-    condition twice compares its samples with each other."""
+    compare: Literal["best"] | Annotated[list[tuple[str, str]], Field(min_length=1)] = [("own", "opposite")]
+    """Conditions (or names of arms) that are compared. For labels by construction the first of each is the chosen one.
+    The same one twice compares its samples with each other. `best`, where a judge rates: the best rated answer of a
+    turn with another, drawn at random, as PRISM's ratings are commonly made into pairs."""
+    gap: Annotated[float, Field(ge=0, le=99)] = 0
+    "Points of 100 by which ratings must differ; a smaller difference is a tie."
 
 
 class Filters(Strict):
@@ -204,7 +335,8 @@ class Recipe(Strict):
     departures: str | None = None
     "Where it departs from that, and why."
     models: dict[Role, str]
-    "Model reference of each role that the pipeline uses."
+    """Model reference of each role that the pipeline uses: `user`, `assistants`, `judge`, `writer`; and of further
+    names, which arms of `candidates` may ask."""
     endpoints: dict[str, Endpoint] = {}
     "How the endpoints of `openai:NAME@URL` models are asked, by URL (or its beginning and `*`)."
     servers: dict[str, Server] = {}
@@ -234,8 +366,9 @@ class Recipe(Strict):
     def roles(self) -> tuple[Role, ...]:
         """The roles that the pipeline calls."""
         user = self.dialogue.turns > 1 or self.prompts.source == "persona"
-        wanted = {"user": user, "assistants": True, "judge": self.judge is not None, "writer": False}
-        return tuple(role for role in ROLES if wanted[role])
+        asked = [*self.candidates.models, *(["assistants"] if self.dialogue.infer else [])]
+        judges = self.judge is not None or self.dialogue.feedback is not None
+        return tuple(dict.fromkeys([*(["user"] if user else []), *asked, *(["judge"] if judges else [])]))
 
 
 def load(
@@ -268,34 +401,37 @@ def _set_models(document: Document, text: str) -> None:
     role, equals, reference = text.partition("=")
     if not equals or ":" in role:  # a reference may itself contain an equals sign
         role, reference = "", text
-    elif role not in ROLES:
-        raise NotFound("role", role, ROLES, "Write --model REF or --model ROLE=REF.")
-    for each in [role] if role else ROLES:
+    elif role not in (known := list(dict.fromkeys([*ROLES, *_named(document)]))):
+        raise NotFound("role", role, known, "Write --model REF or --model ROLE=REF.")
+    for each in [role] if role else dict.fromkeys([*ROLES, *_named(document)]):
         document.put(("models", each), reference, f"--model {text}")
+
+
+def _named(document: Document) -> list[str]:
+    """The names that the file gives to models."""
+    models = document.value.get("models")
+    return [str(name) for name in models] if isinstance(models, dict) else []
+
+
+def _models_of(value: Any) -> list[str]:
+    """What the keys `model` in a part of the file say."""
+    if isinstance(value, dict):
+        own = [str(value["model"])] if "model" in value else []
+        return own + [name for inner in value.values() for name in _models_of(inner)]
+    return [name for inner in value for name in _models_of(inner)] if isinstance(value, list) else []
 
 
 def _across(document: Document, recipe: Recipe) -> list[Mistake]:
     """What one key cannot know alone."""
-    mistakes = _unreadable_parts(document)
-    conditions, samples = recipe.candidates.conditions, recipe.candidates.samples
-    for number, (first, second) in enumerate(recipe.pairing.compare):
-        path = ("pairing", "compare", number)
-        for condition in {first, second} - set(conditions):
-            mistakes.append(
-                document.mistake(
-                    path, f"no candidates are made under {condition.value!r}; made are: {', '.join(conditions)}"
-                )
-            )
-        if first == second and samples < 2:
-            mistakes.append(document.mistake(path, "compares samples of one condition: set candidates.samples to 2"))
-        if recipe.labels.by == "construction" and (first == second or first != Condition.own):
-            mistakes.append(
-                document.mistake(
-                    path,
-                    "a label by construction needs `own` first and another condition "
-                    "second; otherwise set labels.by to judge",
-                )
-            )
+    mistakes = [*_unreadable_parts(document), *_compared(document, recipe)]
+    if any(arm.condition == Condition.inferred for arm in recipe.candidates.everyone) and recipe.dialogue.infer is None:
+        said = "answers are `inferred`, and nothing is: name a generator, such as assistant/infer"
+        mistakes.append(document.mistake(("dialogue", "infer"), said))
+    if recipe.judge is not None and recipe.judge.way == "rating" and recipe.labels.by != "judge":
+        mistakes.append(document.mistake(("labels", "by"), "a judge that rates makes the labels: set it to judge"))
+    if recipe.dialogue.conversations and recipe.prompts.source != "persona":
+        said = "are for people who open the dialogue: set prompts.source to persona"
+        mistakes.append(document.mistake(("dialogue", "conversations"), said))
     for role in recipe.roles:
         if role not in recipe.models:
             mistakes.append(document.mistake(("models",), f"the pipeline uses the role {role!r} and names no model"))
@@ -320,9 +456,48 @@ def _across(document: Document, recipe: Recipe) -> list[Mistake]:
     return mistakes
 
 
+def _compared(document: Document, recipe: Recipe) -> list[Mistake]:
+    """Comparisons that can find nothing to compare, or whose label would mean nothing."""
+    mistakes, rates = [], recipe.judge is not None and recipe.judge.way == "rating"
+    opening = recipe.candidates.opening
+    made = [(arm, recipe.candidates.samples) for arm in recipe.candidates.arms if arm.name != WINNER]
+    made += [(arm, opening.samples) for arm in opening.arms] if opening is not None else []
+    arms = {arm.name: (arm, samples) for arm, samples in made}
+    if recipe.pairing.compare == "best":
+        if not rates:
+            said = "is `best`, which needs ratings: set judge.way to rating and judge.generator to judge/rating"
+            mistakes.append(document.mistake(("pairing", "compare"), said))
+        return mistakes
+    for number, (first, second) in enumerate(recipe.pairing.compare):
+        path = ("pairing", "compare", number)
+        unknown = [name for name in dict.fromkeys((first, second)) if name not in arms]
+        mistakes += [
+            document.mistake(path, f"no candidates are made under {name!r}; made are: {', '.join(arms)}")
+            for name in unknown
+        ]
+        if unknown:
+            continue
+        if first == second and arms[first][1] < 2:
+            mistakes.append(document.mistake(path, "compares samples of one condition: set candidates.samples to 2"))
+        sides = arms[first][0].condition, arms[second][0].condition
+        if recipe.labels.by == "construction" and (sides[0] != Condition.own or sides[1] == Condition.own):
+            said = "a label by construction needs `own` first and another condition second; otherwise set labels.by "
+            mistakes.append(document.mistake(path, said + "to judge"))
+    return mistakes
+
+
 def _unreadable_parts(document: Document) -> list[Mistake]:
-    """Names in the recipe that the catalogue does not have; works on a recipe that is wrong elsewhere too."""
-    mistakes = []
+    """Names in the recipe that nothing knows; works on a recipe that is wrong elsewhere too."""
+    asked = _models_of(document.value.get("candidates"))
+    mistakes = [
+        document.mistake(
+            ("models", name),
+            f"is asked by nothing{nearest(name, [*ROLES, *asked])}: it is neither a role ({', '.join(ROLES)}) nor the "
+            "`model` of an arm of `candidates`",
+        )
+        for name in _named(document)
+        if name not in (*ROLES, *asked)
+    ]
     for path, kind, prefix in _REFERENCES:
         value = document.value
         for part in path:
@@ -339,6 +514,10 @@ _REFERENCES = (
     (("cast", "pack"), "personas", ""),
     (("cast", "space"), "personas", "spaces/"),
     (("dialogue", "user"), "generators", ""),
+    (("dialogue", "infer"), "generators", ""),
+    (("dialogue", "feedback"), "generators", ""),
+    (("dialogue", "writing"), "personas", "writing/"),
     (("candidates", "generator"), "generators", ""),
+    (("candidates", "reviser"), "generators", ""),
     (("judge", "generator"), "generators", ""),
 )

@@ -2,27 +2,22 @@
 
     the person speaks -> candidates answer the same prefix -> each comparison is judged -> one answer is gone on with
 
-The coroutine keeps no checkpoints and knows nothing of retries, ledgers or workers. A turn enters the history only
-when all of its calls succeeded. A call that fails ends the dialogue as a discard; a bug raises.
+Where the recipe goes on with both answers, the dialogue becomes a tree: each line of it is played by the same
+coroutine, which keeps no checkpoints and knows nothing of retries, ledgers or workers. A turn enters the history
+only when all of its calls succeeded. A call that fails ends the line as a discard; a bug raises.
 """
 
 from __future__ import annotations
 
-import asyncio
-import re
-from collections.abc import Coroutine, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
-from simforge import candidates as answers
+from simforge import candidates as answering
 from simforge import judging, pairing
-from simforge.config import Recipe
 from simforge.errors import CallFailed
-from simforge.generators import Generator
-from simforge.identity import rng
-from simforge.measures import WORD, words
-from simforge.preferences import Space
-from simforge.roles import Calls, Roles
+from simforge.identity import digest, rng
+from simforge.roles import Calls, Roles, at_once
+from simforge.script import Script
 from simforge.types import (
     Candidate,
     Comparison,
@@ -31,223 +26,265 @@ from simforge.types import (
     Ending,
     Episode,
     Judgment,
+    Line,
     Message,
     PreferencePair,
     Scenario,
     Turn,
 )
+from simforge.users import Left, User
 
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Script:
-    """What all dialogues of a run have in common: plain values, so that it travels to the workers once."""
-
-    recipe: Recipe
-    space: Space
-    user: Generator
-    assistant: Generator
-    judge: Generator | None
-    seed: int
+LOST = (Ending.broken_role, Ending.loop, Ending.guarded, Ending.model_error)
+"Endings that are told among the discards."
 
 
 @dataclass(slots=True)
-class _Record:
-    """What has happened so far; the parts of the episode."""
+class _Open:
+    """A line that is being played."""
 
-    history: list[Message] = field(default_factory=list)
+    id: str
+    user: User
+    calls: Calls
+    room: int
+    "Lines that it may become."
+    parent: str | None = None
+    left: int | None = None
+    history: tuple[Message, ...] = ()
+    winner: str | None = None
+    "Arm that the dialogue went on with at the turn before."
     turns: list[Turn] = field(default_factory=list)
     judgments: list[Judgment] = field(default_factory=list)
     pairs: list[PreferencePair] = field(default_factory=list)
     discards: list[Discard] = field(default_factory=list)
+    feedback: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 async def play(scenario: Scenario, script: Script, roles: Roles) -> Episode:
-    """Play one scenario to its ending."""
-    calls, record = roles.calls(scenario.key), _Record()
+    """Play one scenario to its ending, or its endings."""
+    user = User.of(scenario, script)
+    room = script.recipe.dialogue.lines if script.recipe.dialogue.continue_with == "both" else 1
+    first = _Open(scenario.key, user, roles.calls(scenario.key), room)
+    return Episode(scenario, user.conduct, tuple(await _line(first, script, roles)))
+
+
+async def _line(line: _Open, script: Script, roles: Roles) -> list[Line]:
+    """Play a line to its ending, with the lines that leave it."""
+    leaving: list[_Open] = []
     try:
-        ending = await _turns(scenario, script, calls, record)
+        left = await _turns(line, script, roles, leaving)
+        await _feedback(line, script)
     except CallFailed as problem:
-        record.discards.append(Discard(len(record.turns), "dialogue", "model_error", str(problem)))
-        ending = Ending.model_error
-    return Episode(
-        scenario,
-        tuple(record.turns),
-        ending,
-        tuple(record.judgments),
-        tuple(record.pairs),
-        tuple(record.discards),
-        calls.usage,
+        left = Left(Ending.model_error, str(problem))
+    if left.ending in LOST:
+        whole = left.ending == Ending.guarded
+        line.discards.append(Discard(None if whole else len(line.turns), "dialogue", left.ending.value, left.detail))
+        line.pairs = [] if whole else line.pairs
+    own = Line(
+        line.id,
+        line.parent,
+        line.left,
+        tuple(line.turns),
+        left.ending,
+        left.closing,
+        line.feedback,
+        tuple(line.judgments),
+        tuple(line.pairs),
+        tuple(line.discards),
+        line.calls.usage,
     )
+    return [own, *(one for several in await at_once(_line(one, script, roles) for one in leaving) for one in several)]
 
 
-async def _turns(scenario: Scenario, script: Script, calls: Calls, record: _Record) -> Ending:
-    for number in range(script.recipe.dialogue.turns):
-        said = await _user_message(scenario, script, calls, record.history)
-        if said is None:
-            record.discards.append(Discard(number, "dialogue", "broken_role", "the user's message was not a user's"))
-            return Ending.broken_role
-        if number and closes(said):
-            return Ending.satisfied
-        prefix = (*record.history, Message("user", said))
-        dimensions = answers.contrasts(script.recipe.candidates, script.space, scenario, script.seed, number)
-        orders = answers.plan(script.recipe.candidates, script.space, scenario.persona.profile, dimensions)
-        asked = (answers.answer(order, scenario, number, prefix, script.assistant, calls) for order in orders)
-        made = [one for several in await _together(asked) for one in several]
-        flaws = {one.id: answers.flaw(one, said, script.recipe.filters) for one in made}
-        judgments, pairs, discards = await _labels(scenario, script, calls, made, flaws, prefix, dimensions)
-        going_on = _continued(scenario, script, number, made, flaws, pairs)
-        record.turns.append(Turn(number, said, tuple(made), going_on.id if going_on else None))
-        record.judgments += judgments
-        record.pairs += pairs
-        record.discards += discards
-        if going_on is None:
-            return Ending.no_answer
-        record.history += [Message("user", said), Message("assistant", going_on.text)]
-    return Ending.max_turns
-
-
-async def _user_message(scenario: Scenario, script: Script, calls: Calls, history: Sequence[Message]) -> str | None:
-    """What the person says next; a message that is not a user's is asked for once more, then given up."""
-    if scenario.prompt is not None and not history:
-        return scenario.prompt.text
-    person = scenario.persona
-    wishes = " and ".join(script.space.wishes(person.profile))
-    variables = {
-        "persona": person.text,
-        "traits": person.traits,
-        "wants": wishes,
-        "need": scenario.need,
-        "turn": len(history) // 2,
-    }
-    for attempt in ("", "/again"):
-        # The scenario's key separates people who happen to be described alike.
-        reply = await calls.ask("user", script.user, variables, history, "user", attempt=scenario.key + attempt)
-        said = unquoted(reply.text)
-        if not_a_user(said, history) is None:
+async def _turns(line: _Open, script: Script, roles: Roles, leaving: list[_Open]) -> Left:
+    for number in range(len(line.turns), script.recipe.dialogue.turns):
+        said = await line.user.speak(line.calls, line.history)
+        if isinstance(said, Left):
             return said
-    return None
+        prefix = (*line.history, Message("user", said.text))
+        inferred = await _inferred(prefix, line, script)
+        made, dimensions = await _answers(number, prefix, inferred, line, script)
+        flaws = {one.id: answering.flaw(one, said.text, script.recipe.filters) for one in made}
+        labels = await _labels(line, script, made, flaws, prefix, dimensions)
+        going_on = _continued(line, script, number, made, flaws, labels)
+        turn = Turn(number, said.text, tuple(made), None, said.turn, inferred, labels.ratings)
+        line.judgments += labels.judgments
+        line.pairs += labels.pairs
+        line.discards += labels.discards
+        for other in going_on[1:]:
+            leaving.append(_leaving(line, turn, other, roles))
+            _go_on(leaving[-1], turn, other, prefix, labels.pairs)
+        if not going_on:
+            line.turns.append(turn)
+            return Left(Ending.no_answer)
+        _go_on(line, turn, going_on[0], prefix, labels.pairs)
+        if line.user.has_enough:
+            return Left(Ending.gave_up)
+    return Left(Ending.max_turns)
+
+
+def _go_on(
+    line: _Open, turn: Turn, answer: Candidate, prefix: tuple[Message, ...], pairs: Sequence[PreferencePair]
+) -> None:
+    """Enter a turn into the history."""
+    liked = sum((pair.chosen.id == answer.id) - (pair.rejected.id == answer.id) for pair in pairs)
+    met = line.user.hear(answer.text, (liked > 0) - (liked < 0))
+    line.turns.append(replace(turn, continued=answer.id, said=replace(turn.said, met=met)))
+    line.history = (*prefix, Message("assistant", answer.text))
+    line.winner = answer.arm
+
+
+def _leaving(line: _Open, turn: Turn, answer: Candidate, roles: Roles) -> _Open:
+    """A line that leaves another after a turn, with half of its room."""
+    half = line.room // 2
+    line.room -= half
+    identity = digest(["line", line.id, turn.number, answer.id])
+    calls = roles.calls(line.calls.dialogue)  # its prefixes are where its parent's are
+    return _Open(identity, line.user.again(), calls, half, line.id, turn.number, turns=list(line.turns))
+
+
+async def _feedback(line: _Open, script: Script) -> None:
+    """The survey about the answer that won the opening."""
+    if script.feedback is None or len(line.history) < 2 or line.parent is not None:
+        return
+    scenario = line.user.scenario
+    answered = line.history[:2]
+    filled = await judging.feedback(answered, scenario.persona, script.space, script.feedback, line.calls)
+    line.feedback = filled or {}
+    if filled is None:
+        line.discards.append(Discard(0, "judging", "unreadable", "the survey after the dialogue"))
+
+
+async def _inferred(prefix: tuple[Message, ...], line: _Open, script: Script) -> str | None:
+    """What the assistant makes of the person so far."""
+    if script.infer is None:
+        return None
+    scenario = line.user.scenario
+    whole = script.recipe.dialogue.infer_from == "persona"
+    variables = {"persona": scenario.persona.text if whole else ""}
+    reply = await line.calls.ask("assistants", script.infer, variables, prefix, attempt=scenario.key)
+    return " ".join(reply.text.split())
+
+
+async def _answers(
+    number: int, prefix: tuple[Message, ...], inferred: str | None, line: _Open, script: Script
+) -> tuple[list[Candidate], list[str | None]]:
+    """The candidates of a turn, and the dimensions that they are compared on."""
+    settings, scenario = script.recipe.candidates, line.user.scenario
+    dimensions = answering.contrasts(settings, script.space, scenario, script.seed, number)
+    arms, samples = settings.competing(number, line.winner)
+    orders = answering.plan(arms, samples, script.space, scenario, dimensions, inferred)
+    return await answering.answers(orders, line.id, number, prefix, scenario, script, line.calls), dimensions
+
+
+@dataclass(slots=True)
+class _Labels:
+    """What was decided of a turn's candidates."""
+
+    judgments: list[Judgment] = field(default_factory=list)
+    pairs: list[PreferencePair] = field(default_factory=list)
+    discards: list[Discard] = field(default_factory=list)
+    ratings: dict[str, float] = field(default_factory=dict)
 
 
 async def _labels(
-    scenario: Scenario,
+    line: _Open,
     script: Script,
-    calls: Calls,
     made: Sequence[Candidate],
     flaws: dict[str, str | None],
     prefix: tuple[Message, ...],
     dimensions: Sequence[str | None],
-) -> tuple[list[Judgment], list[PreferencePair], list[Discard]]:
+) -> _Labels:
     """Judge every comparison of sound answers and make pairs or discards of all."""
-    judgments: list[Judgment] = []
-    pairs: list[PreferencePair] = []
-    discards: list[Discard] = []
+    labels = _Labels()
+    ratings = await _ratings(line, script, [one for one in made if flaws[one.id] is None], prefix, labels)
     sound = []
-    for comparison in pairing.comparisons(script.recipe.pairing, prefix, made, dimensions):
+    for comparison in _comparisons(line, script, made, ratings, prefix, dimensions):
         flawed = next((one for one in (comparison.a, comparison.b) if flaws[one.id]), None)
         if flawed is None:
             sound.append(comparison)
         else:
-            detail = f"{comparison.a.condition} / {comparison.b.condition}: the {flawed.condition} answer"
-            discards.append(Discard(flawed.turn, "candidates", flaws[flawed.id] or "", detail))
-    judged = await _together(_judged(comparison, scenario, script, calls) for comparison in sound)
+            detail = f"{comparison.a.arm} / {comparison.b.arm}: the {flawed.arm} answer"
+            labels.discards.append(Discard(flawed.turn, "candidates", flaws[flawed.id] or "", detail))
+    judged = await at_once(_judged(comparison, line, script, ratings) for comparison in sound)
     for comparison, found in zip(sound, judged, strict=True):
-        judgments += found
+        labels.judgments += found
         outcome = pairing.decide(comparison, found, script.recipe.labels)
         if isinstance(outcome, PreferencePair):
-            pairs.append(outcome)
+            labels.pairs.append(outcome)
         else:
-            discards.append(outcome)
-    return judgments, pairs, discards
+            labels.discards.append(outcome)
+    return labels
 
 
-async def _judged(comparison: Comparison, scenario: Scenario, script: Script, calls: Calls) -> list[Judgment]:
+async def _ratings(
+    line: _Open, script: Script, sound: Sequence[Candidate], prefix: tuple[Message, ...], labels: _Labels
+) -> dict[str, float | None]:
+    """The person's rating of each sound answer, where the judge rates."""
+    settings, persona = script.recipe.judge, line.user.scenario.persona
+    if settings is None or script.judge is None or settings.way != "rating":
+        return {}
+    generator = script.judge
+    asked = (judging.rating(one, prefix, persona, script.space, generator, line.calls) for one in sound)
+    found = await at_once(asked)
+    for one, rating in zip(sound, found, strict=True):
+        if rating is None:
+            labels.discards.append(Discard(one.turn, "judging", "unreadable", f"the rating of the {one.arm} answer"))
+        else:
+            labels.ratings[one.id] = rating
+    return {one.id: rating for one, rating in zip(sound, found, strict=True)}
+
+
+def _comparisons(
+    line: _Open,
+    script: Script,
+    made: Sequence[Candidate],
+    ratings: dict[str, float | None],
+    prefix: tuple[Message, ...],
+    dimensions: Sequence[str | None],
+) -> list[Comparison]:
+    settings = script.recipe.pairing
+    if settings.compare != "best":
+        return pairing.comparisons(settings, prefix, made, dimensions)
+    return pairing.best(prefix, made, ratings, rng(script.seed, "best", f"{line.id}/{len(line.turns)}"))
+
+
+async def _judged(
+    comparison: Comparison, line: _Open, script: Script, ratings: dict[str, float | None]
+) -> list[Judgment]:
     """Every judgment of one comparison: construction, measure, and the model where the recipe has one."""
-    persona, settings = scenario.persona, script.recipe.judge
+    persona, settings, calls = line.user.scenario.persona, script.recipe.judge, line.calls
     rules = [judging.by_construction(comparison), judging.by_measure(comparison, script.space, persona)]
     found = [judgment for judgment in rules if judgment is not None]
-    if comparison.a.text.strip() == comparison.b.text.strip():
+    if settings is None or script.judge is None or comparison.a.text.strip() == comparison.b.text.strip():
         return found
-    if settings is not None and script.judge is not None and judging.is_judged(comparison, settings, script.seed):
+    if settings.way == "rating":
+        found.append(judging.by_rating(comparison, ratings, script.recipe.pairing.gap, calls.model("judge")))
+    elif judging.is_judged(comparison, settings, script.seed):
         found.append(await judging.pairwise(comparison, persona, script.space, settings, script.judge, calls))
     return found
 
 
 def _continued(
-    scenario: Scenario,
+    line: _Open,
     script: Script,
     number: int,
     made: Sequence[Candidate],
     flaws: dict[str, str | None],
-    pairs: Sequence[PreferencePair],
-) -> Candidate | None:
-    """The answer that enters the history; none that is empty, cut off or quotes its steering may."""
+    labels: _Labels,
+) -> list[Candidate]:
+    """The answers that enter the history, at most two; none that is empty, cut off or quotes its steering may."""
     policy = script.recipe.dialogue.continue_with
     sound = [one for one in made if flaws[one.id] is None]
     if not sound:
-        return None
+        return []
     if policy == "random":
-        return rng(script.seed, "continue", f"{scenario.key}/{number}").choice(sound)
-    if pairs:
-        return pairs[0].chosen if policy == "preferred" else pairs[0].rejected
-    return next((one for one in sound if one.condition == Condition.own), sound[0])
-
-
-def unquoted(text: str) -> str:
-    """A message without the quotation marks or the dash that small models put around it."""
-    text = text.strip().removeprefix("- ").strip()
-    if len(text) > 1 and text[0] in "\"'“" and text[-1] in "\"'”" and text[0] not in text[1:-1]:
-        text = text[1:-1].strip()
-    return text
-
-
-def not_a_user(text: str, history: Sequence[Message]) -> str | None:
-    """Why a message cannot be a user's, or `None`: no words, template tokens, notes read aloud, an assistant's
-    phrases, the last message again, or far too long."""
-    if words(text) < 2:
-        return "no words"
-    if _MARKUP.search(text):
-        return "template tokens, or the notes read aloud"
-    if _ASSISTANT.search(text):
-        return "an assistant's phrase"
-    if any(message.role == "user" and _alike(message.content, text) for message in history):
-        return "said before"
-    return "too long" if words(text) > 120 else None
-
-
-def _alike(one: str, other: str) -> bool:
-    """Whether two messages share most of their words (Jaccard similarity above 0.7)."""
-    left, right = set(WORD.findall(one.lower())), set(WORD.findall(other.lower()))
-    return len(left & right) > 0.7 * len(left | right)
-
-
-def closes(text: str) -> bool:
-    """Whether a later message only thanks or takes leave."""
-    return "?" not in text and words(text) <= 30 and _CLOSING.search(text) is not None
-
-
-async def _together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Results in order; the first failure cancels the rest, so that a failed turn asks nothing more."""
-    tasks = [asyncio.ensure_future(one) for one in work]
-    try:
-        return await asyncio.gather(*tasks)
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise
-
-
-_MARKUP = re.compile(
-    r"<\||\|>|^\W*(?:user|assistant|human|ai|system|person|needs help with|first message)\s*:|the assistant answered"
-    r"|next message|```",
-    re.IGNORECASE | re.MULTILINE,
-)
-_ASSISTANT = re.compile(
-    r"^(?:sure|certainly|of course|absolutely)\b[,!.]|how (?:can|may) i (?:help|assist) you|i(?:'|’)?m here to help"
-    r"|as an ai\b|happy to (?:help|assist)|i can (?:help|assist) you|here are (?:some|a few)|let me know if you"
-    r"|i(?:'|’)?m sorry,? but i can",
-    re.IGNORECASE,
-)
-_CLOSING = re.compile(r"\b(?:thanks|thank you|thx|cheers|bye|goodbye|that(?:'|’)s all|great help)\b", re.IGNORECASE)
+        return [rng(script.seed, "continue", f"{line.id}/{number}").choice(sound)]
+    if labels.pairs:
+        pair = labels.pairs[0]
+        if policy == "both" and line.room > 1:
+            return [pair.chosen, pair.rejected]
+        return [pair.rejected if policy == "rejected" else pair.chosen]
+    if labels.ratings:
+        ordered = sorted(sound, key=lambda one: labels.ratings.get(one.id, 0.0), reverse=policy != "rejected")
+        return [ordered[0]]
+    return [next((one for one in sound if one.condition == Condition.own), sound[0])]

@@ -165,6 +165,7 @@ def ending(path: Path, manifest: dict[str, Any], stream: TextIO | None = None) -
         for reason, count in manifest["discards"].items():
             table.add_row(str(count), reason, REASONS[reason])
         console.print(table)
+    _users(console, manifest["fidelity"])
     _judge(console, path)
     if not counts["preferences"]:
         text = "No pairs: every comparison was discarded, for the reasons above. "
@@ -242,6 +243,17 @@ def _some_pairs(path: Path) -> list[dict[str, Any]]:
             if len(shown) < SAMPLES and all(row[key] != one[key] for one in shown for key in keys):
                 shown.append(row)
     return shown
+
+
+def _users(console: Console, found: dict[str, Any] | None) -> None:
+    """What the guards found in the simulated users' messages."""
+    if not found:
+        return
+    mended = sum(one["mended"] for one in found["guards"].values())
+    left = {name: one["share"] for name, one in found["guards"].items() if one["flagged"]}
+    most = ", ".join(f"{name} {share:.1%}" for name, share in sorted(left.items(), key=lambda one: -one[1])[:3])
+    text = f"The simulated users wrote {found['messages']} messages; guards had {mended} of them written again"
+    console.print(Text(f"{text} and left a flag on: {most}." if left else f"{text} and left none with a flag."))
 
 
 def _judge(console: Console, path: Path) -> None:

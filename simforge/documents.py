@@ -176,8 +176,17 @@ def _sentences(document: Document, model: type[BaseModel], errors: list[Any]) ->
     for group in shaped.values():
         fitting = [error for error in group if not error["type"].endswith("_type")] or group[:1]
         deepest = max(len(error["loc"]) for error in fitting)
-        plain += [error for error in fitting if len(error["loc"]) == deepest]
+        plain += _together([error for error in fitting if len(error["loc"]) == deepest])
     return list(dict.fromkeys(_sentence(document, model, error) for error in plain))
+
+
+def _together(errors: list[Any]) -> list[Any]:
+    """Words that two shapes allow at one place are one list of choices."""
+    words = [error for error in errors if error["type"] in ("enum", "literal_error")]
+    if len(words) < 2:
+        return errors
+    expected = ", ".join(str(error["ctx"]["expected"]) for error in words)
+    return [{**words[0], "ctx": {"expected": expected}}, *(error for error in errors if error not in words)]
 
 
 def _first_tag(value: Any, error: Any) -> int | None:

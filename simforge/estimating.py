@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from dataclasses import astuple
 from pathlib import Path
 
-from simforge.dialogue import Script, play
+from simforge.dialogue import play
 from simforge.ledger import Ledger
 from simforge.models import SERVED, ModelSpec
 from simforge.models.scripted import actor
 from simforge.plan import Plan
 from simforge.roles import Roles
+from simforge.script import Script
 from simforge.types import ChatReply, ChatRequest, Finish, Role, Said, Usage
 
 SAMPLE = 60

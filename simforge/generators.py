@@ -12,9 +12,12 @@ A generator is front matter (sampling settings, choices) and a text in sections,
 
 `@system`, `@user` and `@assistant` are one message each. `@dialogue` is the history so far, projected for the
 speaker: what it said itself is `assistant`, what it heard is `user`, put into words by the `@heard` section where
-there is one (variables `text`, and `last`: whether the history ends with it). The sections are found before anything
-is rendered, so a model's text can never become one. Templates are Jinja in an immutable sandbox and strict: a
-variable that is missing is an error, not an empty string.
+there is one (variables `text`, and `last`: whether the history ends with it). `@again` is added where a first answer
+would not do (variable `hint`). The sections are found before anything is rendered, so a model's text can never become
+one. Templates are Jinja in an immutable sandbox and strict: a missing variable is an error, not an empty string.
+
+What changes from turn to turn for a person is rendered as it was at each turn, so that every request extends the one
+before it, and a prefix cache serves all but its end.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ from simforge.documents import Strict
 from simforge.errors import Mistake, RecipeError, nearest
 from simforge.types import Message, Sampling
 
-_HEADER = re.compile(r"^@(system|user|assistant|dialogue|heard)[ \t]*$", re.MULTILINE)
+_HEADER = re.compile(r"^@(system|user|assistant|dialogue|heard|again)[ \t]*$", re.MULTILINE)
 
 
 class SamplingSettings(Strict):
@@ -57,6 +60,12 @@ class FrontMatter(Strict):
     sampling: SamplingSettings = SamplingSettings()
     choices: list[str] = []
     "For a judge: the words of its verdict, for first, second and, where a third is given, tie."
+    attributes: list[str] = []
+    "For a judge that fills in a survey: what it asks about; each gets a `performance` and a `choice`, 1 to 100."
+    ends: str | None = None
+    "For a user: what it says when the person is done, as models that are trained to be users do."
+    speaks_as: Literal["assistant", "user"] = "assistant"
+    "The role under which it finds its own messages: `user` for models that are trained to be users."
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +86,8 @@ class Generator:
     sections: tuple[Section, ...]
     heard: str
     "Template of what the other side said; has the variables `text` and `last` (whether the history ends with it)."
+    again: str | None = None
+    "Template that asks once more, with the variable `hint`; without one the same is asked with another seed."
 
     @property
     def sampling(self) -> Sampling:
@@ -84,27 +95,38 @@ class Generator:
         return Sampling(settings.temperature, settings.top_p, settings.max_tokens, tuple(settings.stop))
 
     def messages(
-        self, variables: Mapping[str, Any], history: Sequence[Message] = (), speaker: str = "assistant"
+        self,
+        variables: Mapping[str, Any],
+        history: Sequence[Message] = (),
+        speaker: str = "assistant",
+        notes: Sequence[Mapping[str, Any]] = (),
+        hint: str | None = None,
     ) -> tuple[Message, ...]:
-        """The rendered messages; `history` is in the dialogue's own roles and is projected for `speaker`."""
+        """The rendered messages; `history` is in the dialogue's own roles and is projected for `speaker`.
+
+        `notes` are a user's variables turn by turn: what stands before the dialogue is rendered with those of the
+        opening, and what was heard with those of the turn that it led to.
+        """
         rendered: list[Message] = []
+        first = {**variables, **(notes[0] if notes else {})}
         for section in self.sections:
             if section.kind == "dialogue":
                 last = len(history) - 1
-                rendered += [
-                    self._projected(message, speaker, {**variables, "last": place == last})
-                    for place, message in enumerate(history)
-                ]
+                for place, message in enumerate(history):
+                    then = notes[min(place // 2 + 1, len(notes) - 1)] if notes else {}
+                    rendered.append(self._projected(message, speaker, {**variables, **then, "last": place == last}))
             else:
-                text = _render(section.template, variables, self.label)
-                rendered.append(Message(section.kind, text))
+                rendered.append(Message(section.kind, _render(section.template, first, self.label)))
+        if hint is not None and self.again is not None:
+            rendered.append(Message("user", _render(self.again, {**first, "hint": hint}, self.label)))
         return tuple(_merged(rendered))
 
     def rehearse(self, variables: Mapping[str, Any]) -> list[Mistake]:
         """What is wrong with the templates, found by their variables and by rendering them once."""
         mistakes = []
-        heard = {*variables, "text", "last"}
-        for template, known in [*((one.template, {*variables}) for one in self.sections), (self.heard, heard)]:
+        known_to = [(one.template, {*variables}) for one in self.sections]
+        known_to += [(self.heard, {*variables, "text", "last"}), (self.again or "", {*variables, "hint"})]
+        for template, known in known_to:
             unknown = jinja2.meta.find_undeclared_variables(_environment().parse(template)) - known
             for name in sorted(unknown):
                 mistakes.append(Mistake(self.label, None, "", f"unknown variable {name!r}{nearest(name, known)}"))
@@ -114,21 +136,22 @@ class Generator:
         kinds = [section.kind for section in self.sections]
         mistakes += [Mistake(self.label, None, "", f"needs a section @{kind}") for kind in needed if kind not in kinds]
         text = "".join(section.template for section in self.sections) + self.heard
-        if self.front.role == "assistant" and "steering" not in text:
+        if self.front.role == "assistant" and "steering" in variables and "steering" not in text:
             mistakes.append(
                 Mistake(self.label, None, "", "never uses {{ steering }}: all conditions would answer alike")
             )
         try:
-            self.messages(variables, [Message("user", "x"), Message("assistant", "x")], "user")
+            self.messages(variables, [Message("user", "x"), Message("assistant", "x")], "user", hint="x")
             self.messages(variables, [Message("user", "x")], "assistant")
         except RecipeError as problem:
             mistakes += problem.mistakes
         return mistakes
 
     def _projected(self, message: Message, speaker: str, variables: Mapping[str, Any]) -> Message:
+        other: Literal["user", "assistant"] = "user" if self.front.speaks_as == "assistant" else "assistant"
         if message.role == speaker:
-            return Message("assistant", message.content)
-        return Message("user", _render(self.heard, {**variables, "text": message.content}, self.label))
+            return Message(self.front.speaks_as, message.content)
+        return Message(other, _render(self.heard, {**variables, "text": message.content}, self.label))
 
 
 def load(reference: str) -> Generator:
@@ -150,11 +173,12 @@ def load(reference: str) -> Generator:
         )
     sections = list(zip(pieces[1::2], (piece.strip() for piece in pieces[2::2]), strict=True))
     heard = next((template for kind, template in sections if kind == "heard"), "{{ text }}")
+    again = next((template for kind, template in sections if kind == "again"), None)
     mistakes = [_syntax(template, found.label, line) for _, template in sections]
     if any(mistakes):
         raise RecipeError(mistake for mistake in mistakes if mistake)
-    kept = tuple(Section(cast(Any, kind), template) for kind, template in sections if kind != "heard")
-    return Generator(reference, found.label, front, kept, heard)
+    kept = tuple(Section(cast(Any, kind), text) for kind, text in sections if kind not in ("heard", "again"))
+    return Generator(reference, found.label, front, kept, heard, again)
 
 
 @cache

@@ -3,20 +3,23 @@
 Three ways, one record each. By construction: the answer steered by the person's own profile beats one that was not.
 By measure: a number of the text, where the space has one for the dimension. By a model, asked pairwise and, unless
 the recipe says otherwise, in both orders: p = (p_ab + 1 - p_ba) / 2, and a judge that follows the order and not the
-answers is seen as such. A verdict that cannot be read is `unreadable`: never a tie, never a vote.
+answers is seen as such. Or each answer is rated by itself, 1 to 100, and ratings are compared. A verdict that cannot be
+read is `unreadable`: never a tie, never a vote.
 """
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
 
 from simforge.config import Judge
 from simforge.generators import Generator
 from simforge.identity import digest, rng
 from simforge.measures import MEASURES
 from simforge.preferences import Space
-from simforge.roles import Calls
-from simforge.types import Choice, Comparison, Condition, Judgment, Outcome, Persona, Verdict
+from simforge.roles import Calls, at_once
+from simforge.types import Candidate, Choice, Comparison, Condition, Judgment, Message, Outcome, Persona, Verdict
 
 TIE_BAND = 0.05
 "A soft label this close to 0.5 is a tie."
@@ -82,11 +85,13 @@ async def pairwise(
     """A model's judgment, in the orders that the recipe asks for."""
     wants = " and ".join(space.wishes(persona.profile, comparison.dimension))
     key = _id(comparison, "pairwise")
-    orders = ("ab", "ba")
+    orders = {"ab": comparison, "ba": comparison.swap()}
     if settings.orders == "one":
-        orders = (rng(calls.roles.seed, "order", key).choice(orders),)  # type: ignore[assignment]
-    ab = await ask_judge(comparison, wants, persona, generator, calls) if "ab" in orders else None
-    ba = await ask_judge(comparison.swap(), wants, persona, generator, calls) if "ba" in orders else None
+        drawn = rng(calls.roles.seed, "order", key).choice([*orders])
+        orders = {drawn: orders[drawn]}
+    asked = (ask_judge(one, wants, persona, generator, calls) for one in orders.values())
+    verdicts = dict(zip(orders, await at_once(asked), strict=True))
+    ab, ba = verdicts.get("ab"), verdicts.get("ba")
     outcome, p_a = combine(ab, ba)
     return Judgment(
         id=key,
@@ -103,6 +108,76 @@ async def pairwise(
     )
 
 
+ASKED = ("performance", "choice")
+"What a survey asks of each attribute."
+RATING = '{"type":"object","properties":{"rating":{"type":"integer","minimum":1,"maximum":100}},"required":["rating"]}'
+"JSON Schema of a rating, for models that keep to one."
+
+
+async def rating(
+    candidate: Candidate,
+    prefix: tuple[Message, ...],
+    persona: Persona,
+    space: Space,
+    generator: Generator,
+    calls: Calls,
+) -> float | None:
+    """The person's rating of an answer, 1 to 100; `None` where the judge's cannot be read."""
+    variables = {
+        "prefix": [message.as_dict() for message in prefix],
+        "persona": persona.text,
+        "wants": " and ".join(space.wishes(persona.profile)),
+        "answer": candidate.text,
+    }
+    reply = await calls.ask("judge", generator, variables, prefix, schema=RATING)
+    found = re.findall(r"(?<![\d.])\d{1,3}(?![\d.]*\d)", reply.text)
+    return float(found[0]) if len(found) == 1 and 1 <= int(found[0]) <= 100 else None
+
+
+def by_rating(comparison: Comparison, ratings: Mapping[str, float | None], gap: float, judge: str) -> Judgment:
+    """What the ratings of both answers say: the higher, or a tie where they are within the gap."""
+    a, b = ratings[comparison.a.id], ratings[comparison.b.id]
+    if a is None or b is None:
+        outcome = Outcome.unreadable
+    else:
+        outcome = Outcome.tie if a == b or abs(a - b) < gap else Outcome.a if a > b else Outcome.b
+    return Judgment(
+        id=_id(comparison, "rating"),
+        turn=comparison.a.turn,
+        a=comparison.a.id,
+        b=comparison.b.id,
+        dimension=comparison.dimension,
+        method="rating",
+        judge=judge,
+        verdict_ab=None,
+        verdict_ba=None,
+        outcome=outcome,
+        p_a=None,
+        value_a=a,
+        value_b=b,
+    )
+
+
+async def feedback(
+    prefix: tuple[Message, ...], persona: Persona, space: Space, generator: Generator, calls: Calls
+) -> dict[str, tuple[int, int]] | None:
+    """A survey about an answer, filled in from the person's side: by attribute how well it did, and how much that had
+    to do with the choice, 1 to 100. `None` where it cannot be read."""
+    names = generator.front.attributes
+    number = {"type": "integer", "minimum": 1, "maximum": 100}
+    both = {"type": "object", "properties": {"performance": number, "choice": number}, "required": list(ASKED)}
+    schema = {"type": "object", "properties": dict.fromkeys(names, both), "required": names}
+    wants = " and ".join(space.wishes(persona.profile))
+    variables = {"persona": persona.text, "wants": wants, "attributes": names}
+    reply = await calls.ask("judge", generator, variables, prefix, schema=json.dumps(schema))
+    try:
+        filled = json.loads(reply.text)
+        found = {name: (int(filled[name]["performance"]), int(filled[name]["choice"])) for name in names}
+    except (ValueError, KeyError, TypeError):
+        return None
+    return found if all(1 <= points <= 100 for pair in found.values() for points in pair) else None
+
+
 async def ask_judge(
     comparison: Comparison, wants: str, persona: Persona, generator: Generator, calls: Calls
 ) -> Verdict:
@@ -115,7 +190,7 @@ async def ask_judge(
         "first": comparison.a.text,
         "second": comparison.b.text,
     }
-    reply = await calls.ask("judge", generator, variables)
+    reply = await calls.ask("judge", generator, variables, comparison.prefix)
     words = list(generator.front.choices)
     meaning = dict(zip(words, (Choice.first, Choice.second, Choice.tie), strict=False))
     choice = meaning.get(_word(reply.text, words), Choice.unreadable)

@@ -9,8 +9,10 @@ model's judging is held against. Each is a plain function of the text, cheap eno
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _SENTENCE = re.compile(r"[.!?…。！？]+(?:\s|$)|\n+")
@@ -47,6 +49,24 @@ def warmth(text: str) -> float:
 
 MEASURES: dict[str, Callable[[str], float]] = {"words": words, "reading_grade": reading_grade, "warmth": warmth}
 "By name, as a preference space refers to them."
+
+
+def script(text: str) -> str:
+    """The script that most letters are written in, as Unicode names it."""
+    text = text[:2000]
+    if text.isascii():
+        return "LATIN" if any(map(str.isalpha, text)) else ""
+    letters: Counter[str] = Counter()
+    for char, times in Counter(text).items():
+        if char.isalpha():
+            letters[_script_of(char)] += times
+    return letters.most_common(1)[0][0] if letters else ""
+
+
+@lru_cache(maxsize=4096)
+def _script_of(letter: str) -> str:
+    name = unicodedata.name(letter, "").split(" ")[0]
+    return "CJK" if name in ("HIRAGANA", "KATAKANA", "HANGUL") else name
 
 
 @cache

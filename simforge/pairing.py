@@ -7,7 +7,8 @@ Nothing is dropped silently, and no pair is made from a label that was not decid
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from random import Random
 
 from simforge.config import Labels, Pairing
 from simforge.identity import digest
@@ -20,18 +21,31 @@ def comparisons(
     candidates: Sequence[Candidate],
     dimensions: Sequence[str | None],
 ) -> list[Comparison]:
-    """Who is compared with whom at a turn: per dimension, sample with sample, or within one condition all samples."""
+    """Who is compared with whom at a turn: per dimension, sample with sample, or within one arm all samples. Arms that
+    do not compete at this turn are compared at others."""
     found = []
     for dimension in dimensions:
-        for first, second in settings.compare:
-            left = [c for c in candidates if c.condition == first and c.dimension in (None, dimension)]
-            right = [c for c in candidates if c.condition == second and c.dimension in (None, dimension)]
+        for first, second in settings.compare if settings.compare != "best" else ():
+            left = [c for c in candidates if c.arm == first and c.dimension in (None, dimension)]
+            right = [c for c in candidates if c.arm == second and c.dimension in (None, dimension)]
             if first == second:
                 matches = [(a, b) for n, a in enumerate(left) for b in left[n + 1 :]]
             else:
-                matches = list(zip(left, right, strict=True))
+                matches = list(zip(left, right, strict=True)) if left and right else []
             found += [Comparison(prefix, a, b, dimension) for a, b in matches]
     return found
+
+
+def best(
+    prefix: tuple[Message, ...], candidates: Sequence[Candidate], ratings: Mapping[str, float | None], source: Random
+) -> list[Comparison]:
+    """The best rated answer with another, drawn at random: none where fewer than two were rated."""
+    rated = [(rating, one) for one in candidates if (rating := ratings.get(one.id)) is not None]
+    if len(rated) < 2:
+        return []
+    winner = max(rated, key=lambda pair: pair[0])[1]
+    other = source.choice([one for _, one in rated if one is not winner])
+    return [Comparison(prefix, winner, other, None)]
 
 
 def decide(comparison: Comparison, judgments: Sequence[Judgment], labels: Labels) -> PreferencePair | Discard:
@@ -40,12 +54,14 @@ def decide(comparison: Comparison, judgments: Sequence[Judgment], labels: Labels
     if a.text.strip() == b.text.strip():
         return _discard(comparison, "same_text", "both answers read the same")
     by_method = {judgment.method: judgment for judgment in judgments}
-    judged = by_method.get("pairwise")
+    judged = by_method.get("pairwise") or by_method.get("rating")
     label = by_method.get("construction") if labels.by == "construction" else judged
     if label is None:
         raise ValueError(f"comparison {a.id} / {b.id} has no judgment by {labels.by}")
     if label.outcome not in (Outcome.a, Outcome.b):
-        return _discard(comparison, label.outcome.value, f"judge {label.judge}, p {_number(label.p_a)}")
+        values = f"ratings {_number(label.value_a)} and {_number(label.value_b)}"
+        said = values if label.method == "rating" else f"p {_number(label.p_a)}"
+        return _discard(comparison, label.outcome.value, f"judge {label.judge}, {said}")
     measured = by_method.get("measure")
     if labels.check == "measure" and measured is not None and measured.outcome != label.outcome:
         values = f"{measured.judge} {_number(measured.value_a)} against {_number(measured.value_b)}"
@@ -61,9 +77,7 @@ def _pair(
 ) -> PreferencePair:
     wins_a = label.outcome == Outcome.a
     chosen, rejected = (comparison.a, comparison.b) if wins_a else (comparison.b, comparison.a)
-    gap = None
-    if measured is not None and measured.value_a is not None and measured.value_b is not None:
-        gap = measured.value_a - measured.value_b if wins_a else measured.value_b - measured.value_a
+    rated = judged if judged is not None and judged.method == "rating" else None
     p_chosen = None
     if judged is not None and judged.p_a is not None:
         p_chosen = judged.p_a if wins_a else 1.0 - judged.p_a
@@ -76,12 +90,20 @@ def _pair(
         dimension=comparison.dimension,
         label="construction" if label.method == "construction" else "judge",
         p_chosen=p_chosen,
-        measure_gap=gap,
+        measure_gap=_gap(measured, wins_a),
+        rating_gap=_gap(rated, wins_a),
     )
 
 
+def _gap(judgment: Judgment | None, wins_a: bool) -> float | None:
+    """The winner's value minus the other's."""
+    if judgment is None or judgment.value_a is None or judgment.value_b is None:
+        return None
+    return judgment.value_a - judgment.value_b if wins_a else judgment.value_b - judgment.value_a
+
+
 def _discard(comparison: Comparison, reason: str, detail: str) -> Discard:
-    versus = f"{comparison.a.condition} / {comparison.b.condition}"
+    versus = f"{comparison.a.arm} / {comparison.b.arm}"
     return Discard(comparison.a.turn, "pairing", reason, f"{versus}: {detail}")
 
 

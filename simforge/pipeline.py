@@ -22,6 +22,7 @@ from typing import Any
 from simforge import (
     casting,
     catalog,
+    conduct,
     config,
     estimating,
     generators,
@@ -33,7 +34,6 @@ from simforge import (
     versions,
 )
 from simforge.config import Recipe
-from simforge.dialogue import Script
 from simforge.display import Display
 from simforge.errors import (
     BudgetReached,
@@ -54,8 +54,9 @@ from simforge.personas import Cast
 from simforge.plan import Plan
 from simforge.preferences import Space
 from simforge.records import SCHEMA_VERSION
+from simforge.script import Script
 from simforge.shards import Job, Shard, ShardDone, Tally
-from simforge.types import Prompt, Role, Usage
+from simforge.types import Condition, Prompt, Role, Usage
 from simforge.versions import RunFolder
 
 log = logging.getLogger("simforge")
@@ -64,13 +65,19 @@ SHARD = 64
 "Most scenarios in a shard."
 
 
+_NOTES = {"turn": 0, "goal": "x", "done": False, "tell": "x", "mood": "x", "words": 10}
+_ALWAYS = {"persona": "x", "traits": {}, "wants": "x", "need": "x", "goals": [], "guide": "x", "knowledge": "x"}
 VARIABLES: dict[str, dict[str, Any]] = {
-    "user": {"persona": "x", "traits": {}, "wants": "x", "need": "x", "turn": 0},
+    "user": {**_ALWAYS, "disclosure": "free", **_NOTES},
     "assistant": {"steering": "x"},
+    "reviser": {"steering": "x", "draft": "x"},
+    "infer": {"persona": "x"},
     "judge": {"prefix": [], "persona": "x", "wants": "x", "dimension": "x", "first": "x", "second": "x"},
+    "feedback": {"persona": "x", "wants": "x", "attributes": []},
+    "rater": {"prefix": [], "persona": "x", "wants": "x", "answer": "x"},
 }
-"""What each role's generator may use, with stand-ins for a rehearsal before anything is spent. Traits are the pack's,
-so a template over `traits` is rehearsed with the first person's."""
+"""What each generator may use, with stand-ins for a rehearsal before anything is spent. Traits are the pack's, so a
+template over `traits` is rehearsed with the first person's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +251,7 @@ def estimate(options: Options) -> Estimate:
     prices = money.load(options.prices)
     cost = {}
     for role, used in usage.items():
-        price = money.price_of(recipe.models[role], prices)  # type: ignore[index]
+        price = money.price_of(recipe.models[role], prices)
         cost[role] = price.of(used) if price is not None else None
     return Estimate(len(plan), usage, {role: spec.reference for role, spec in specs.items()}, cost)
 
@@ -303,25 +310,63 @@ def prepare(recipe: Recipe, people: int | None, seed: int, cast_file: Path | Non
     """Read what the recipe names and draw the cast (or read it); no model is needed."""
     cast = casting.cast_of(recipe, people, seed, cast_file)
     space = preferences.load(recipe.cast.space)
-    user = generators.load(recipe.dialogue.user)
-    assistant = generators.load(recipe.candidates.generator)
-    judge = generators.load(recipe.judge.generator) if recipe.judge else None
-    _roles_fit(user, assistant, judge)
+    script = _script(recipe, space, seed)
     shared = (
         [] if recipe.prompts.source == "persona" else prompts.load(recipe.prompts.source, dict(recipe.prompts.columns))
     )
-    if not shared and not cast.pack.needs:
+    brings = cast.pack.needs or (
+        recipe.dialogue.conversations and all(one.needs for one in recipe.dialogue.conversations.values())
+    )
+    if not shared and not brings:
         raise UsageError(
             f"personas of {cast.name} cannot open a dialogue: the pack has no `needs`. Add some, or give --prompts."
         )
+    _rehearse(script, cast.traits(0))
+    plan = _planned(recipe, cast, space, shared, seed)
+    return plan, script
+
+
+def _script(recipe: Recipe, space: Space, seed: int) -> Script:
+    """Everything that dialogues need, read from the catalogue."""
+    dialogue, answers = recipe.dialogue, recipe.candidates
+    revises = any(arm.condition == Condition.revised for arm in answers.everyone)
+    return Script(
+        recipe,
+        space,
+        user=generators.load(dialogue.user),
+        assistant=generators.load(answers.generator),
+        judge=generators.load(recipe.judge.generator) if recipe.judge else None,
+        seed=seed,
+        writing=conduct.load(dialogue.writing) if dialogue.writing else None,
+        infer=generators.load(dialogue.infer) if dialogue.infer else None,
+        reviser=generators.load(answers.reviser) if revises else None,
+        feedback=generators.load(dialogue.feedback) if dialogue.feedback else None,
+    )
+
+
+def _rehearse(script: Script, traits: dict[str, Any]) -> None:
+    """Raise what is wrong with the generators, before anything is spent."""
+    rates = script.recipe.judge is not None and script.recipe.judge.way == "rating"
     mistakes = []
-    for one in filter(None, (user, assistant, judge)):
-        variables = VARIABLES[one.front.role]
-        mistakes += one.rehearse({**variables, "traits": cast.traits(0)} if "traits" in variables else variables)
+    for one, role, variables in (
+        (script.user, "user", {**VARIABLES["user"], "traits": traits}),
+        (script.assistant, "assistant", VARIABLES["assistant"]),
+        (script.reviser, "assistant", VARIABLES["reviser"]),
+        (script.infer, "assistant", VARIABLES["infer"]),
+        (script.judge, "judge", VARIABLES["rater" if rates else "judge"]),
+        (script.feedback, "judge", VARIABLES["feedback"]),
+    ):
+        if one is None:
+            continue
+        if one.front.role != role:
+            raise UsageError(f"{one.label} speaks to the role {one.front.role!r}, and the recipe uses it for {role!r}.")
+        mistakes += one.rehearse(variables)
     if mistakes:
         raise RecipeError(mistakes)
-    plan = _planned(recipe, cast, space, shared, seed)
-    return plan, Script(recipe, space, user, assistant, judge, seed)
+    if script.feedback is not None and not script.feedback.front.attributes:
+        raise UsageError(f"{script.feedback.label} needs `attributes`: what its survey asks about.")
+    if script.judge is not None and not rates and len(script.judge.front.choices) not in (2, 3):
+        raise UsageError(f"{script.judge.label} needs two or three `choices`: for first, second and, if wanted, tie.")
 
 
 def _planned(recipe: Recipe, cast: Cast, space: Space, shared: Sequence[Prompt], seed: int) -> Plan:
@@ -392,7 +437,6 @@ def _shards(plan: Plan, size: int, kept: set[int]) -> Iterator[Shard]:
 
 def _identity(recipe: Recipe, plan: Plan, script: Script, specs: dict[Role, ModelSpec]) -> dict[str, Any]:
     """What decides the content of the dataset, part by part, so that a difference can be named."""
-    generators_used = [script.user, script.assistant, *([script.judge] if script.judge else [])]
     return {
         "recipe": digest(
             recipe.model_dump(
@@ -403,23 +447,14 @@ def _identity(recipe: Recipe, plan: Plan, script: Script, specs: dict[Role, Mode
         "cast": plan.cast.sha256,
         "writers": digest(casting.writers(plan.cast)),
         "space": digest(plan.space.model_dump(mode="json")),
-        "generators": digest([catalog.entry("generators", one.name).text for one in generators_used]),
+        "writing": digest(script.writing.model_dump(mode="json")) if script.writing else None,
+        "generators": digest([catalog.entry("generators", one.name).text for one in script.generators]),
         "prompts": digest([prompt.id for prompt in plan.prompts]),
         "models": {role: spec.fingerprint for role, spec in specs.items()},
         "personas": len(plan.cast),
         "seed": plan.seed,
         "schema_version": SCHEMA_VERSION,
     }
-
-
-def _roles_fit(user: generators.Generator, assistant: generators.Generator, judge: generators.Generator | None) -> None:
-    for wanted, one in (("user", user), ("assistant", assistant), ("judge", judge)):
-        if one is not None and one.front.role != wanted:
-            raise UsageError(
-                f"{one.label} speaks to the role {one.front.role!r}, and the recipe uses it for {wanted!r}."
-            )
-    if judge is not None and len(judge.front.choices) not in (2, 3):
-        raise UsageError(f"{judge.label} needs two or three `choices`: for first, second and, if wanted, tie.")
 
 
 def _ledger_of(path: Path) -> Path | str:

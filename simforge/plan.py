@@ -11,12 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from simforge.config import Recipe
-from simforge.identity import cycled, digest
+from simforge.identity import cycled, digest, rng
 from simforge.personas import Cast, persona_id
 from simforge.preferences import Space
 from simforge.types import Condition, Persona, Profile, Prompt, Scenario
+
+TRIES = 32
+"People who are looked at for one who wants something else."
+STEERED = frozenset({Condition.own, Condition.opposite, Condition.stranger, Condition.revised})
+"Conditions that speak of one dimension, where the recipe contrasts dimensions."
 
 
 @dataclass(frozen=True)
@@ -38,18 +44,28 @@ class Plan:
     @property
     def calls(self) -> int:
         """Most model calls that the run can take, when no message has to be asked for twice."""
-        recipe, dimensions = self.recipe, len(self.space.dimensions)
-        contrasts = dimensions if recipe.candidates.contrast == "all" else 1
-        steered = [one for one in recipe.candidates.conditions if one != Condition.plain]
-        plain = len(recipe.candidates.conditions) - len(steered)
-        answers = recipe.candidates.samples * (plain + len(steered) * contrasts)
-        judged = 0.0
-        if recipe.judge is not None:
-            orders = 2 if recipe.judge.orders == "both" else 1
-            judged = recipe.judge.share * orders * len(recipe.pairing.compare) * contrasts
-        turns = recipe.dialogue.turns
-        spoken = turns - (0 if recipe.prompts.source == "persona" else 1)
-        return int(len(self) * (turns * (answers + judged) + spoken))
+        dialogue = self.recipe.dialogue
+        lines = 1.0
+        total = float(self.recipe.prompts.source == "persona") - 1
+        for turn in range(dialogue.turns):
+            total += lines * (1 + (dialogue.infer is not None) + self._answers(turn))
+            if dialogue.continue_with == "both":
+                lines = min(float(dialogue.lines), 2 * lines)
+        return int(len(self) * (total + (dialogue.feedback is not None)))
+
+    def _answers(self, turn: int) -> float:
+        """Answers of a turn, and calls of a judge for them."""
+        recipe = self.recipe
+        contrasts = len(self.space.dimensions) if recipe.candidates.contrast == "all" else 1
+        arms, samples = recipe.candidates.competing(turn, None)
+        answers = samples * sum(contrasts if arm.condition in STEERED else 1 for arm in arms)
+        if recipe.judge is None:
+            return answers
+        if recipe.judge.way == "rating":
+            return answers * (1 + recipe.judge.share)
+        orders = 2 if recipe.judge.orders == "both" else 1
+        compared = 1 if recipe.pairing.compare == "best" else len(recipe.pairing.compare)
+        return answers + recipe.judge.share * orders * compared * contrasts
 
     def persona(self, index: int) -> Persona:
         """Person `index` of the cast with their profile."""
@@ -64,12 +80,44 @@ class Plan:
         persona = self.persona(person)
         prompt = self._prompt(person, number)
         key = digest(["scenario", persona.id, prompt.id if prompt else None, number, self.seed])
-        need = None if prompt else self.cast.need(index, self.seed)
-        return Scenario(key=key, index=index, persona=persona, prompt=prompt, need=need)
+        kind, need, goals = (None, None, ()) if prompt else self._need(index, number)
+        return Scenario(
+            key=key,
+            index=index,
+            persona=persona,
+            prompt=prompt,
+            need=need,
+            goals=goals if self.recipe.dialogue.goals else (),
+            facts=self.cast.facts(person),
+            stranger=self._stranger(person, key) if self._strangers else None,
+            kind=kind,
+        )
 
     def scenarios(self, start: int, stop: int) -> tuple[Scenario, ...]:
         """A slice of the plan."""
         return tuple(self.scenario(index) for index in range(start, min(stop, len(self))))
+
+    def _need(self, index: int, number: int) -> tuple[str | None, str | None, tuple[str, ...]]:
+        """Type of the conversation, need and goals of dialogue `index`, which is a person's own `number`."""
+        kinds = list(self.recipe.dialogue.conversations)
+        kind = kinds[number % len(kinds)] if kinds else None
+        needs = self.recipe.dialogue.conversations[kind].needs if kind else []
+        if needs:
+            return kind, cycled(needs, index, self.seed, f"needs/{kind}"), ()
+        return (kind, *self.cast.need(index, self.seed))
+
+    def _stranger(self, person: int, key: str) -> Profile:
+        """The profile of somebody else who wants something else, if there is anybody."""
+        source, own = rng(self.seed, "stranger", key), self.profiles[person]
+        for _ in range(TRIES):
+            other = self.profiles[source.randrange(len(self.cast))]
+            if other.values != own.values:
+                return other
+        return self.space.opposite(own)
+
+    @cached_property
+    def _strangers(self) -> bool:
+        return any(arm.condition == Condition.stranger for arm in self.recipe.candidates.everyone)
 
     def _prompt(self, person: int, number: int) -> Prompt | None:
         if not self.prompts:

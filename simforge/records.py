@@ -7,14 +7,29 @@ so the same replies make the same bytes.
 
 from __future__ import annotations
 
+import datetime
+import itertools
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from simforge import fidelity
+from simforge.guards import GUARDS
 from simforge.preferences import Space
-from simforge.types import Candidate, Condition, Episode, Message, Persona, PreferencePair, Turn
+from simforge.types import (
+    Candidate,
+    Condition,
+    Ending,
+    Episode,
+    Line,
+    Message,
+    Persona,
+    PreferencePair,
+    Scenario,
+    Turn,
+)
 
 if TYPE_CHECKING:
     from simforge.personas import Pack
@@ -31,6 +46,19 @@ PROFILE = pa.struct(
         ("vector", pa.list_(pa.float64())),
     ]
 )
+CONDUCT = pa.struct(
+    [
+        ("patience", pa.int32()),
+        ("knowledge", pa.string()),
+        ("words", pa.float64()),
+        ("lower_case", pa.bool_()),
+        ("no_stop", pa.bool_()),
+        ("typos", pa.float64()),
+    ]
+)
+GOALS = pa.list_(pa.struct([("goal", pa.string()), ("raised", pa.int32()), ("met", pa.int32())]))
+FEEDBACK = pa.list_(pa.struct([("attribute", pa.string()), ("performance", pa.int32()), ("choice", pa.int32())]))
+STYLE = pa.struct([(name, pa.float64()) for name in fidelity.STYLE])
 
 _COLUMNS: dict[str, list[tuple[str, Any, str]]] = {
     "preferences": [
@@ -63,6 +91,7 @@ _COLUMNS: dict[str, list[tuple[str, Any, str]]] = {
             pa.float64(),
             "Chosen minus rejected on the dimension's measure, in its unit; null without a measure.",
         ),
+        ("rating_gap", pa.float64(), "Points of 100 by which the person rated `chosen` higher; null without ratings."),
         ("turn", pa.int32(), "Turn of the dialogue, from 0."),
         ("dialogue_id", pa.string(), "Row of `dialogues`."),
         ("prompt_id", pa.string(), "Digest of the shared prompt; null where the person wrote the opening."),
@@ -74,24 +103,53 @@ _COLUMNS: dict[str, list[tuple[str, Any, str]]] = {
         ("rejected_model", pa.string(), "Model of the rejected answer."),
     ],
     "dialogues": [
-        ("id", pa.string(), "The scenario's key."),
+        ("id", pa.string(), "Digest of scenario: persona, prompt, number and seed; of a branch, of where it left."),
+        ("parent", pa.string(), "The dialogue that this one branched from; null for one that did not."),
+        ("branched_at", pa.int32(), "Last turn that it shares with its parent, from 0."),
         ("persona_id", pa.string(), "Row of `personas`."),
         ("prompt_id", pa.string(), "Digest of the shared prompt; null where the person wrote the opening."),
+        ("session", pa.int32(), "Number of the dialogue among those that the person remembers, from 0."),
+        ("date", pa.date32(), "When it takes place; null where the recipe does not say."),
+        ("conversation_type", pa.string(), "Type of the conversation; null where the recipe has one only."),
         ("need", pa.string(), "What the person brought, where they wrote the opening."),
         ("messages", MESSAGES, "What was said, with the answers that the dialogue went on with."),
+        ("closing", pa.string(), "What the person said in leaving, which nobody answered; null where they did not."),
         ("turns", pa.int32(), "User messages that were answered."),
-        ("ending", pa.string(), "`max_turns`, `satisfied`, `broken_role`, `no_answer` or `model_error`."),
+        ("ending", pa.string(), ", ".join(f"`{ending}`" for ending in Ending) + "."),
+        ("conduct", CONDUCT, "How the person was to behave, drawn before the dialogue."),
+        ("goals", GOALS, "What the person wanted beyond the need, and when it came up."),
+        ("goals_met", pa.float64(), "Share of the goals that an answer took up; null without goals."),
+        ("facts", pa.int32(), "Facts that there are to tell about the person."),
+        ("disclosed", pa.list_(pa.int32()), "Facts that the person had told by each turn."),
+        ("flags", pa.list_(pa.string()), "Guards that object to a user message of this dialogue, each once."),
+        ("feedback", FEEDBACK, "A survey about the first answer, filled in afterwards; empty where there is none."),
+        ("style", STYLE, "How the user messages are written, to hold against human figures."),
         ("user_model", pa.string(), "Model of the simulated user; null where it was not needed."),
-        ("calls", pa.int32(), "Model calls of the dialogue, all roles."),
+        ("calls", pa.int32(), "Model calls of the dialogue (of a branch, since it left), all roles."),
         ("prompt_tokens", pa.int64(), "Tokens read in those calls."),
         ("completion_tokens", pa.int64(), "Tokens written in those calls."),
     ],
+    "turns": [
+        ("dialogue_id", pa.string(), "Row of `dialogues`; a branch has rows for its own turns only."),
+        ("persona_id", pa.string(), "Row of `personas`."),
+        ("turn", pa.int32(), "From 0."),
+        ("parent", pa.string(), "The answer that the message replies to, a row of `candidates`; null in the opening."),
+        ("text", pa.string(), "What the person said."),
+        ("mood", pa.string(), "Their mood as they wrote; empty where nothing has moved it."),
+        ("disclosed", pa.list_(pa.string()), "Facts about themselves that they tell here for the first time."),
+        ("goals", pa.list_(pa.string()), "Goals that they bring up here for the first time."),
+        ("inferred", pa.string(), "What the assistant makes of them by now; null where the recipe does not ask."),
+        ("mended", pa.list_(pa.string()), "Guards that objected to a first draft, and not to this message."),
+        *((name, pa.bool_(), f"Guard: {guard.about}.") for name, guard in GUARDS.items()),
+    ],
     "candidates": [
-        ("id", pa.string(), "Digest of scenario, turn, condition, dimension and sample."),
+        ("id", pa.string(), "Digest of dialogue, turn, arm, dimension and sample."),
         ("dialogue_id", pa.string(), "Row of `dialogues`."),
+        ("parent", pa.string(), "The answer before it, a row of this table; null in the opening."),
         ("turn", pa.int32(), "Turn of the dialogue, from 0."),
         ("prefix", MESSAGES, "The messages that it answers."),
-        ("condition", pa.string(), "`plain`, `own` or `opposite`."),
+        ("arm", pa.string(), "What the recipe calls these answers: the condition, unless it says otherwise."),
+        ("condition", pa.string(), ", ".join(f"`{condition}`" for condition in Condition) + "."),
         ("dimension", pa.string(), "Dimension it was steered on; null for none, or for the whole profile."),
         ("sample", pa.int32(), "Number among the answers of one condition, from 0."),
         ("steering", pa.string(), "What the assistant was told about the person."),
@@ -103,6 +161,7 @@ _COLUMNS: dict[str, list[tuple[str, Any, str]]] = {
             pa.int32(),
             "Its length in tokens; null where only the sum of several samples is told.",
         ),
+        ("rating", pa.float64(), "The person's rating, 1 to 100; null where they did not rate it."),
         ("continued", pa.bool_(), "Whether the dialogue went on with it."),
     ],
     "judgments": [
@@ -112,14 +171,14 @@ _COLUMNS: dict[str, list[tuple[str, Any, str]]] = {
         ("a", pa.string(), "Row of `candidates`."),
         ("b", pa.string(), "Row of `candidates`."),
         ("dimension", pa.string(), "Dimension of the comparison; null is overall."),
-        ("method", pa.string(), "`construction`, `measure` or `pairwise`."),
+        ("method", pa.string(), "`construction`, `measure`, `pairwise` or `rating`."),
         ("judge", pa.string(), "The model, or the rule's or measure's name."),
         ("verdict_ab", pa.string(), "The judge's word with `a` shown first; null where not asked."),
         ("verdict_ba", pa.string(), "The judge's word with `b` shown first (`first` means `b`); null where not asked."),
         ("outcome", pa.string(), "`a`, `b`, `tie`, `inconsistent` or `unreadable`."),
         ("p_a", pa.float64(), "Soft label for `a`; null where there is none."),
-        ("value_a", pa.float64(), "What the measure gave for `a`, in its unit."),
-        ("value_b", pa.float64(), "What the measure gave for `b`, in its unit."),
+        ("value_a", pa.float64(), "What the measure gave for `a`, in its unit, or its rating."),
+        ("value_b", pa.float64(), "What the measure gave for `b`, in its unit, or its rating."),
     ],
     "discards": [
         ("dialogue_id", pa.string(), "Row of `dialogues`."),
@@ -168,39 +227,29 @@ def personas_schema(pack: Pack) -> pa.Schema:
 
 
 def rows(episode: Episode, space: Space, user_model: str | None) -> dict[str, list[dict[str, Any]]]:
-    """The rows of an episode, by table."""
+    """The rows of an episode, by table: those of a branch stand after those of the line that it left."""
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in SCHEMAS}
     scenario = episode.scenario
-    prefixes = _prefixes(episode)
-    continued = {turn.continued for turn in episode.turns}
-    ids = {
-        "dialogue_id": scenario.key,
-        "prompt_id": scenario.prompt.id if scenario.prompt else None,
-        "persona_id": scenario.persona.id,
-    }
-    return {
-        "preferences": [_pair_row(pair, episode, space) for pair in episode.pairs],
-        "dialogues": [_dialogue_row(episode, user_model)],
-        "candidates": [
-            _candidate_row(candidate, scenario.key, prefixes[turn.number], candidate.id in continued)
-            for turn in episode.turns
-            for candidate in turn.candidates
-        ],
-        "judgments": [
-            {"dialogue_id": scenario.key, **{name: getattr(judgment, name) for name in _JUDGMENT}}
-            for judgment in episode.judgments
-        ],
-        "discards": [
-            {
-                "dialogue_id": ids["dialogue_id"],
-                "persona_id": ids["persona_id"],
-                "turn": discard.turn,
-                "stage": discard.stage,
-                "reason": discard.reason,
-                "detail": discard.detail,
-            }
-            for discard in episode.discards
-        ],
-    }
+    for line in episode.lines:
+        own = {"dialogue_id": line.id, "persona_id": scenario.persona.id}
+        prefixes, parents = _prefixes(line), _parents(line)
+        found["preferences"] += [_pair_row(pair, line, scenario, space) for pair in line.pairs]
+        found["dialogues"].append(_dialogue_row(line, episode, user_model))
+        found["turns"] += [_turn_row(turn, parents[turn.number], scenario) | own for turn in line.own]
+        found["candidates"] += [
+            _candidate_row(one, turn, prefixes[turn.number], parents[turn.number]) | {"dialogue_id": line.id}
+            for turn in line.own
+            for one in turn.candidates
+        ]
+        found["judgments"] += [
+            {"dialogue_id": line.id, **{name: getattr(judgment, name) for name in _JUDGMENT}}
+            for judgment in line.judgments
+        ]
+        found["discards"] += [
+            own | {name: getattr(discard, name) for name in ("turn", "stage", "reason", "detail")}
+            for discard in line.discards
+        ]
+    return found
 
 
 def persona_row(persona: Persona, source: str, licence: str) -> dict[str, Any]:
@@ -228,8 +277,7 @@ def margin(p_chosen: float | None) -> float | None:
     return min(4.0, max(-4.0, math.log(inside / (1 - inside))))
 
 
-def _pair_row(pair: PreferencePair, episode: Episode, space: Space) -> dict[str, Any]:
-    scenario = episode.scenario
+def _pair_row(pair: PreferencePair, line: Line, scenario: Scenario, space: Space) -> dict[str, Any]:
     persona = scenario.persona
     return {
         "id": pair.id,
@@ -244,8 +292,9 @@ def _pair_row(pair: PreferencePair, episode: Episode, space: Space) -> dict[str,
         "margin": margin(pair.p_chosen),
         "p_chosen": pair.p_chosen,
         "measure_gap": pair.measure_gap,
+        "rating_gap": pair.rating_gap,
         "turn": pair.turn,
-        "dialogue_id": scenario.key,
+        "dialogue_id": line.id,
         "prompt_id": scenario.prompt.id if scenario.prompt else None,
         "chosen_id": pair.chosen.id,
         "rejected_id": pair.rejected.id,
@@ -256,32 +305,76 @@ def _pair_row(pair: PreferencePair, episode: Episode, space: Space) -> dict[str,
     }
 
 
-def _dialogue_row(episode: Episode, user_model: str | None) -> dict[str, Any]:
-    scenario = episode.scenario
+def _dialogue_row(line: Line, episode: Episode, user_model: str | None) -> dict[str, Any]:
+    scenario, used = episode.scenario, line.usage.values()
     said: list[Message] = []
-    for turn in episode.turns:
+    for turn in line.turns:
         said += [Message("user", turn.user), *_answer(turn)]
+    told = list(itertools.accumulate(len(turn.said.revealed) for turn in line.turns))
+    goals = [
+        {"goal": goal, "raised": _when(line, "raised", number), "met": _when(line, "met", number)}
+        for number, goal in enumerate(scenario.goals)
+    ]
+    met = sum(goal["met"] is not None for goal in goals)
     return {
-        "id": scenario.key,
+        "id": line.id,
+        "parent": line.parent,
+        "branched_at": line.left,
         "persona_id": scenario.persona.id,
         "prompt_id": scenario.prompt.id if scenario.prompt else None,
+        "session": scenario.session,
+        "date": datetime.date.fromisoformat(scenario.date) if scenario.date else None,
+        "conversation_type": scenario.kind,
         "need": scenario.need,
         "messages": _messages(tuple(said)),
-        "turns": len(episode.turns),
-        "ending": episode.ending,
+        "closing": line.closing,
+        "turns": len(line.turns),
+        "ending": line.ending,
+        "conduct": {name: getattr(episode.conduct, name) for name in CONDUCT.names},
+        "goals": goals,
+        "goals_met": met / len(goals) if goals else None,
+        "facts": len(scenario.facts),
+        "disclosed": told,
+        "flags": list(dict.fromkeys(flag for turn in line.turns for flag in turn.said.flags)),
+        "feedback": [
+            {"attribute": name, "performance": performance, "choice": choice}
+            for name, (performance, choice) in line.feedback.items()
+        ],
+        "style": fidelity.style([turn.user for turn in line.turns if scenario.prompt is None or turn.number]),
         "user_model": user_model,
-        "calls": sum(usage.calls for usage in episode.usage.values()),
-        "prompt_tokens": sum(usage.prompt_tokens for usage in episode.usage.values()),
-        "completion_tokens": sum(usage.completion_tokens for usage in episode.usage.values()),
+        "calls": sum(usage.calls for usage in used),
+        "prompt_tokens": sum(usage.prompt_tokens for usage in used),
+        "completion_tokens": sum(usage.completion_tokens for usage in used),
     }
 
 
-def _candidate_row(candidate: Candidate, dialogue: str, prefix: tuple[Message, ...], continued: bool) -> dict[str, Any]:
+def _when(line: Line, what: str, number: int) -> int | None:
+    """Turn at which a goal was raised, or met."""
+    return next((turn.number for turn in line.turns if number in getattr(turn.said, what)), None)
+
+
+def _turn_row(turn: Turn, parent: str | None, scenario: Scenario) -> dict[str, Any]:
+    said = turn.said
+    return {
+        "turn": turn.number,
+        "parent": parent,
+        "text": turn.user,
+        "mood": said.mood,
+        "disclosed": [scenario.facts[number] for number in said.revealed],
+        "goals": [scenario.goals[number] for number in said.raised],
+        "inferred": turn.inferred,
+        "mended": list(said.mended),
+        **{name: name in said.flags for name in GUARDS},
+    }
+
+
+def _candidate_row(candidate: Candidate, turn: Turn, prefix: tuple[Message, ...], parent: str | None) -> dict[str, Any]:
     return {
         "id": candidate.id,
-        "dialogue_id": dialogue,
+        "parent": parent,
         "turn": candidate.turn,
         "prefix": _messages(prefix),
+        "arm": candidate.arm,
         "condition": Condition(candidate.condition),
         "dimension": candidate.dimension,
         "sample": candidate.sample,
@@ -290,18 +383,24 @@ def _candidate_row(candidate: Candidate, dialogue: str, prefix: tuple[Message, .
         "text": candidate.text,
         "finish": candidate.said.finish,
         "completion_tokens": candidate.said.completion_tokens,
-        "continued": continued,
+        "rating": turn.ratings.get(candidate.id),
+        "continued": candidate.id == turn.continued,
     }
 
 
-def _prefixes(episode: Episode) -> dict[int, tuple[Message, ...]]:
+def _prefixes(line: Line) -> dict[int, tuple[Message, ...]]:
     """What the candidates of each turn answer."""
     prefixes: dict[int, tuple[Message, ...]] = {}
     history: tuple[Message, ...] = ()
-    for turn in episode.turns:
+    for turn in line.turns:
         prefixes[turn.number] = (*history, Message("user", turn.user))
         history = (*prefixes[turn.number], *_answer(turn))
     return prefixes
+
+
+def _parents(line: Line) -> dict[int, str | None]:
+    """The answer that each turn's message replies to."""
+    return {0: None} | {turn.number + 1: turn.continued for turn in line.turns}
 
 
 def _answer(turn: Turn) -> list[Message]:

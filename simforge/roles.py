@@ -7,9 +7,9 @@ else. `Roles` is built once per worker; `Calls` is one episode's view of it, whi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from simforge.generators import Generator
 from simforge.identity import derived_seed, sha256
@@ -18,6 +18,7 @@ from simforge.models import SERVED, Model, ModelSpec
 from simforge.money import Purse
 from simforge.types import ChatReply, ChatRequest, Message, Role, Usage
 
+T = TypeVar("T")
 SERVED_AS = tuple(f"{provider}:" for provider in SERVED)
 "How references of models begin that may draw several answers for one reading of the prompt."
 
@@ -62,18 +63,23 @@ class Calls:
         attempt: str = "",
         schema: str | None = None,
         n: int = 1,
+        notes: Sequence[Mapping[str, Any]] = (),
+        hint: str | None = None,
+        temperature: float | None = None,
     ) -> ChatReply:
         """One reply. The seed follows from what is asked and from `attempt`, so equal questions are one call.
 
-        `schema` is JSON Schema as text, which the reply shall satisfy; `n` answers are drawn for it.
+        `schema` is JSON Schema as text, which the reply shall satisfy; `n` answers are drawn for it. `notes` and `hint`
+        are the generator's affair; `temperature` stands in place of its own.
         """
         spec, model = self.roles.models[role]
-        messages = generator.messages(variables, history, speaker)
+        messages = generator.messages(variables, history, speaker, notes, hint)
+        sampling = generator.sampling
         key = sha256(*(part for one in messages for part in (one.role, one.content))).hexdigest()[:16] + attempt
         request = ChatRequest(
             model=spec.fingerprint,
             messages=messages,
-            sampling=generator.sampling,
+            sampling=sampling if temperature is None else replace(sampling, temperature=temperature),
             seed=derived_seed(self.roles.seed, role, key),
             schema=schema,
             choices=tuple(generator.front.choices),
@@ -107,6 +113,18 @@ class Calls:
             return reply
         finally:
             purse.land(cost)
+
+
+async def at_once(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Results in order; the first failure cancels the rest, so that a failed turn asks nothing more."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
 
 
 def together(replies: Sequence[ChatReply]) -> ChatReply:

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from simforge import catalog, records
+from simforge.conduct import Writing
 from simforge.config import Recipe
 from simforge.documents import Strict
 from simforge.generators import FrontMatter
@@ -19,7 +20,13 @@ from simforge.personas import Pack
 from simforge.preferences import Space
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-INPUTS: dict[str, type[Strict]] = {"pipeline": Recipe, "pack": Pack, "space": Space, "generator": FrontMatter}
+INPUTS: dict[str, type[Strict]] = {
+    "pipeline": Recipe,
+    "pack": Pack,
+    "space": Space,
+    "writing": Writing,
+    "generator": FrontMatter,
+}
 "What people write, by the name of its schema."
 
 
@@ -50,6 +57,8 @@ def _of(kind: pa.DataType) -> dict[str, Any]:
         return {"type": "array", "items": _of(kind.value_type)}
     if pa.types.is_struct(kind):
         return {"type": "object", "properties": {field.name: _of(field.type) for field in kind}}
+    if pa.types.is_date(kind):
+        return {"type": ["string", "null"], "format": "date"}
     name = {pa.string(): "string", pa.bool_(): "boolean", pa.float64(): "number"}.get(kind, "integer")
     return {"type": [name, "null"]}
 

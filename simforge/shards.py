@@ -19,13 +19,14 @@ from typing import Any, Protocol, runtime_checkable
 import pyarrow as pa
 
 from simforge import models, records
-from simforge.dialogue import Script, play
+from simforge.dialogue import play
 from simforge.identity import canonical
 from simforge.ledger import Ledger
 from simforge.models import Model, ModelSpec
 from simforge.models.admission import FREE, Bounds, GateState
 from simforge.money import Purse
 from simforge.roles import Roles
+from simforge.script import Script
 from simforge.types import Ending, Episode, Role, Scenario, Usage
 
 WAIT = 0.1
@@ -84,11 +85,11 @@ class Tally:
     def of(cls, episode: Episode) -> Tally:
         return cls(
             dialogues=1,
-            turns=len(episode.turns),
-            pairs=len(episode.pairs),
-            failed=int(episode.ending == Ending.model_error),
-            discards=Counter(discard.reason for discard in episode.discards),
-            usage=dict(episode.usage),
+            turns=sum(len(line.own) for line in episode.lines),
+            pairs=sum(len(line.pairs) for line in episode.lines),
+            failed=int(any(line.ending == Ending.model_error for line in episode.lines)),
+            discards=Counter(discard.reason for line in episode.lines for discard in line.discards),
+            usage=episode.usage,
         )
 
     def as_dict(self) -> dict[str, Any]:

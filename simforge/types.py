@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
-Role = Literal["user", "assistants", "judge", "writer"]
+Role = str
 ROLES: tuple[Role, ...] = ("user", "assistants", "judge", "writer")
+"The roles of every recipe; one may name further models, which its candidates are asked of."
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,18 @@ class Scenario:
     "The opening; `None` when the persona writes its own."
     need: str | None = None
     "What the person brings, where they write the opening themselves."
+    goals: tuple[str, ...] = ()
+    "What they want of it beyond the need, one thing a turn; the assistant has to hear it from them."
+    facts: tuple[str, ...] = ()
+    "What there is to tell about the person, a phrase each."
+    stranger: Profile | None = None
+    "Somebody else's profile, where the recipe has an answer steered by one."
+    kind: str | None = None
+    "Type of the conversation, where the recipe has several."
+    session: int = 0
+    "Number of the dialogue among those that a person has had, from 0: one that remembers none of the others."
+    date: str | None = None
+    "ISO date on which it takes place."
 
 
 class Finish(StrEnum):
@@ -184,6 +197,12 @@ class Condition(StrEnum):
     "Steered by the person's own profile."
     opposite = "opposite"
     "Steered by the opposite profile."
+    stranger = "stranger"
+    "Steered by the profile of another person of the cast."
+    inferred = "inferred"
+    "Told what an assistant makes of the person from the dialogue so far."
+    revised = "revised"
+    "A plain answer, revised by the person's own profile."
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,9 +210,11 @@ class Candidate:
     """One assistant's answer to a prefix."""
 
     id: str
-    "Digest of scenario, turn, condition, dimension and sample number."
+    "Digest of dialogue, turn, arm, dimension and sample number."
     turn: int
     "From 0."
+    arm: str
+    "Name that the recipe calls these answers by: the condition's, unless it says otherwise."
     condition: Condition
     dimension: str | None
     "Dimension it was steered on; `None` where it was not, or by the whole profile."
@@ -270,7 +291,7 @@ class Judgment:
     "Candidate id."
     b: str
     dimension: str | None
-    method: Literal["construction", "measure", "pairwise"]
+    method: Literal["construction", "measure", "pairwise", "rating"]
     judge: str
     "The model, or the rule's name."
     verdict_ab: Choice | None
@@ -281,7 +302,7 @@ class Judgment:
     p_a: float | None
     "Soft label: probability that `a` is better, averaged over the orders asked."
     value_a: float | None = None
-    "What the measure gave for `a`, in the measure's unit."
+    "What the measure gave for `a`, in its unit, or the person's rating of it, 1 to 100."
     value_b: float | None = None
 
 
@@ -301,6 +322,8 @@ class PreferencePair:
     "The judge's soft label for the chosen answer; `None` where no judge was asked."
     measure_gap: float | None
     "Chosen minus rejected in the wanted direction, in the measure's unit; `None` without a measure."
+    rating_gap: float | None = None
+    "How many points of 100 the person rated the chosen answer above the other; `None` where they rated none."
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,7 +339,9 @@ class Discard:
 
 REASONS = {
     "model_error": "a model call failed",
-    "broken_role": "the simulated user stopped being a user, twice in a row",
+    "broken_role": "the simulated user stopped being a user, and asking again did not help",
+    "loop": "the simulated user only exchanged courtesies or said nothing new",
+    "guarded": "a guard rejects the whole dialogue",
     "empty": "an answer has no words",
     "cut_off": "an answer ended at the token limit",
     "refusal": "an answer refuses",
@@ -338,10 +363,35 @@ class Ending(StrEnum):
 
     max_turns = "max_turns"
     satisfied = "satisfied"
+    "The person thanked, took leave or said that they were done."
+    gave_up = "gave_up"
+    "The person's patience was used up."
+    loop = "loop"
+    "Courtesies without end."
     broken_role = "broken_role"
+    guarded = "guarded"
+    "A guard rejected the whole dialogue, by the recipe's policy."
     no_answer = "no_answer"
     "No candidate of the last turn was fit to go on with."
     model_error = "model_error"
+
+
+@dataclass(frozen=True, slots=True)
+class UserTurn:
+    """How one user message came about and what it gives away; the message itself is the turn's."""
+
+    flags: tuple[str, ...] = ()
+    "Guards that object to the message as it stands."
+    mended: tuple[str, ...] = ()
+    "Guards that objected to a first draft."
+    mood: str = ""
+    "The person's mood as they wrote, in a word; empty where nothing has moved it."
+    revealed: tuple[int, ...] = ()
+    "Facts about the person that are told here for the first time, by their number."
+    raised: tuple[int, ...] = ()
+    "Goals that are brought up here for the first time, by their number."
+    met: tuple[int, ...] = ()
+    "Goals that the answer which the dialogue went on with takes up for the first time."
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,6 +403,12 @@ class Turn:
     candidates: tuple[Candidate, ...]
     continued: str | None
     "Id of the candidate that the dialogue goes on with; `None` where none was fit and it ended."
+    said: UserTurn
+    "How the user message came about."
+    inferred: str | None = None
+    "What an assistant makes of the person so far, where the recipe asks it."
+    ratings: dict[str, float] = field(default_factory=dict)
+    "The person's rating of candidates, 1 to 100, by id, where they rate."
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,14 +447,66 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
-class Episode:
-    """A played scenario: everything that was said and decided."""
+class Conduct:
+    """How a person behaves in one dialogue, drawn before it starts."""
 
-    scenario: Scenario
+    patience: int | None = None
+    "Disappointing answers that they take before they leave; `None` is any number."
+    knowledge: str = ""
+    "What they know of the subject, in words; empty where the recipe does not say."
+    words: float | None = None
+    "Median length of their messages in words; `None` where the recipe leaves it to the model."
+    lower_case: bool = False
+    "Whether they start messages in lower case."
+    no_stop: bool = False
+    "Whether they leave the last full stop or question mark out."
+    typos: float = 0.0
+    "Share of their words that are mistyped."
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a dialogue, from its opening to an ending. A dialogue that branched has several: each is a row."""
+
+    id: str
+    "The scenario's key; of a branch, a digest of where it left."
+    parent: str | None
+    "The line that it left; `None` for the first."
+    left: int | None
+    "Turn after which it left its parent."
     turns: tuple[Turn, ...]
+    "From the opening on; those up to `left` are its parent's."
     ending: Ending
+    closing: str | None
+    "What the person said in leaving, which nobody answered."
+    feedback: dict[str, tuple[int, int]]
+    "By attribute: how well the first answer did, and how much that had to do with the choice, 1 to 100."
     judgments: tuple[Judgment, ...]
     pairs: tuple[PreferencePair, ...]
     discards: tuple[Discard, ...]
     usage: dict[str, Usage]
     "By role."
+
+    @property
+    def own(self) -> tuple[Turn, ...]:
+        """The turns that are not its parent's."""
+        return self.turns if self.left is None else self.turns[self.left + 1 :]
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """A played scenario: everything that was said and decided."""
+
+    scenario: Scenario
+    conduct: Conduct
+    lines: tuple[Line, ...]
+    "The first line, then its branches; a branch stands after the line that it left."
+
+    @property
+    def usage(self) -> dict[str, Usage]:
+        """Calls and tokens by role."""
+        found: dict[str, Usage] = {}
+        for line in self.lines:
+            for role, used in line.usage.items():
+                found[role] = found.get(role, Usage()) + used
+        return found

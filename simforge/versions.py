@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from simforge import __version__, card, catalog, personas, records
+from simforge import __version__, card, catalog, fidelity, personas, records
 from simforge.config import Splits
 from simforge.errors import RunFolderError
 from simforge.identity import digest, file_sha256, rng
@@ -193,18 +193,20 @@ def split_of(splits: Splits, seed: int, twins: int, prompt_id: str | None) -> st
     return "validation" if drawn < splits.test_personas + splits.validation else "train"
 
 
+NAMED = ("id", "parent", "prompt_id")
+
+
 def _tables(folder: RunFolder, plan: Plan, staging: Path) -> dict[str, dict[str, int]]:
     """Stream all rows into the tables' files; gives rows by table and split."""
     writer = _Writer(staging / "data")
     splits, seed = plan.recipe.splits, plan.seed
-    first, per_persona = 0, plan.recipe.prompts.per_persona
+    number, per_persona = -1, plan.recipe.prompts.per_persona
     for part in folder.parts():
         dialogues = records.table_of(part, "dialogues")
-        keys = enumerate(zip(dialogues["id"].to_pylist(), dialogues["prompt_id"].to_pylist(), strict=True), start=first)
-        split_by_dialogue = {
-            key: split_of(splits, seed, index // per_persona // 2, prompt) for index, (key, prompt) in keys
-        }
-        first += dialogues.num_rows
+        split_by_dialogue = {}
+        for key, parent, prompt in zip(*(dialogues[name].to_pylist() for name in NAMED), strict=True):
+            number += parent is None  # a branch stands after the line that it left, and goes where that goes
+            split_by_dialogue[key] = split_of(splits, seed, number // per_persona // 2, prompt)
         for name in records.SCHEMAS:
             table = dialogues if name == "dialogues" else records.table_of(part, name)
             owners = table["id" if name == "dialogues" else "dialogue_id"].to_pylist()
@@ -297,6 +299,7 @@ def _manifest(
         "counts": counts,
         "dialogues": {"played": total.dialogues, "failed": total.failed, "turns": total.turns},
         "discards": dict(sorted(total.discards.items())),
+        "fidelity": fidelity.summary(staging / "data"),
         "usage": {r: dict(zip(names, used, strict=True)) for r, used in sorted(usage.items())},
         "files": files,
         "environment": _environment(),
@@ -309,7 +312,8 @@ def _placeless(recipe: dict[str, Any]) -> dict[str, Any]:
     recipe.pop("servers")
     for section, key in (
         *(("cast", "pack"), ("cast", "space"), ("prompts", "source")),
-        *(("dialogue", "user"), ("candidates", "generator"), ("judge", "generator")),
+        *(("dialogue", "user"), ("dialogue", "infer"), ("dialogue", "feedback"), ("dialogue", "writing")),
+        *(("candidates", "generator"), ("candidates", "reviser"), ("judge", "generator")),
     ):
         value = (recipe[section] or {}).get(key)
         if isinstance(value, str) and catalog.is_path(value):

@@ -84,3 +84,54 @@ def never_writes_for_the_young(request: ChatRequest) -> str | ChatReply:
         return "A portrait."
     age = int(request.messages[-1].content.partition("age: ")[2].split()[0])
     return '{"pets": 1}' if age < 50 else '{"quirk": "hums", "pets": 1}'
+
+
+def _plays_user(request: ChatRequest) -> bool:
+    told = request.messages[0].content
+    return "messages that a person types" in told or "You are a user who" in told
+
+
+def _note(request: ChatRequest, name: str) -> str:
+    """A line of the notes under which the user's model writes."""
+    found = [line.partition(": ")[2] for line in request.messages[-1].content.splitlines() if line.startswith(name)]
+    return found[-1] if found else ""
+
+
+def says_what_it_is_told(request: ChatRequest) -> str | ChatReply:
+    """As a user, tells the facts of the notes and something else."""
+    said = actor(request)
+    return f"{said} {_note(request, 'In this message they let show')}." if _plays_user(request) else said
+
+
+def asks_and_answers(request: ChatRequest) -> str | ChatReply:
+    """As a user, asks about the goal of the notes; as an assistant, speaks of what it was asked."""
+    said = actor(request)
+    if _plays_user(request):
+        return f"{said} {_note(request, 'They ask about')}"
+    return said if request.choices else f"{said} {request.messages[-1].content}"
+
+
+def is_a_user_model(request: ChatRequest) -> str | ChatReply:
+    """As a user's own model, ends after one message; it finds its own messages under the role `user`."""
+    if not _plays_user(request):
+        return actor(request)
+    roles = [message.role for message in request.messages]
+    assert roles in (["system"], ["system", "user", "assistant"]), roles
+    return "bread is flat why?" if len(roles) == 1 else "<|endconversation|>"
+
+
+def sighs_once(request: ChatRequest) -> str | ChatReply:
+    """As a user, sighs at the second turn, until it is told not to."""
+    last = request.messages[-1].content
+    sighs = _plays_user(request) and "The assistant answered" in last and "would not do" not in last
+    return f"*sighs* {actor(request)}" if sighs else actor(request)
+
+
+def sighs_always(request: ChatRequest) -> str | ChatReply:
+    """As a user, sighs whatever it is told."""
+    return f"*sighs* {actor(request)}" if _plays_user(request) else actor(request)
+
+
+def mumbles_always(request: ChatRequest) -> str | ChatReply:
+    """As a judge, says nothing that can be read."""
+    return "well, it depends"

@@ -20,11 +20,11 @@ from simforge.cli import count
 ROOT = Path(package.__file__).parent
 LAYERS = (
     {"__init__", "types", "errors", "identity"},
-    {"catalog", "documents", "measures"},
-    {"config", "generators", "models", "money", "prompts"},
+    {"catalog", "documents", "measures", "guards"},
+    {"config", "conduct", "fidelity", "generators", "models", "money", "prompts"},
     {"personas", "preferences", "ledger"},
-    {"roles", "plan", "candidates", "judging", "pairing"},
-    {"dialogue", "records", "writing"},
+    {"roles", "plan", "script", "candidates", "judging", "pairing"},
+    {"dialogue", "users", "records", "writing"},
     {"shards", "card", "estimating"},
     {"executors", "versions", "display", "schemas"},
     {"casting"},
@@ -172,7 +172,7 @@ def test_the_readmes_tree_tells_the_truth():
 
 def test_the_commands_of_readme_and_docs_run_in_their_order(tmp_path):
     """Every line of a shell block that needs neither the big model nor a cluster is run as it stands there."""
-    names = ("README.md", "personas/README.md", "docs/recipes.md", "docs/cluster.md")
+    names = ("README.md", "personas/README.md", "docs/recipes.md", "docs/users.md", "docs/cluster.md")
     texts = [(ROOT.parent / name).read_text() for name in names]
     blocks = re.findall(r"```sh\n(.*?)```", "\n".join(texts), re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines() if line.startswith("uv run simforge")]

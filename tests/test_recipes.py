@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import simforge
 
-from simforge import catalog, config, documents, generators, personas, preferences, prompts, schemas
+from simforge import catalog, conduct, config, documents, generators, personas, pipeline, preferences, prompts, schemas
 from simforge.errors import NotFound, RecipeError
 
 WRONG = """\
@@ -39,12 +39,33 @@ def test_every_shipped_generator_loads_and_says_whom_it_speaks_to(name):
     assert generators.load(name).front.role == name.split("/")[0]
 
 
-def test_every_shipped_pack_and_space_is_of_one_of_the_two_kinds():
+def test_every_shipped_file_about_people_is_of_one_of_the_four_kinds():
     for name in catalog.names("personas"):
-        if name.startswith("spaces/"):
-            preferences.load(name.removeprefix("spaces/"))
+        folder, _, rest = name.rpartition("/")
+        if folder == "spaces":
+            assert preferences.load(rest).dimensions
+        elif folder == "writing":
+            assert conduct.load(rest).words.p90 > conduct.load(rest).words.median
+        elif folder == "speech":
+            assert rest in ("human", "phrases", "roles")
         else:
-            personas.load(name)
+            assert personas.load(name).traits
+
+
+def test_a_space_that_follows_traits_gives_those_who_said_so_what_they_said():
+    recipe = config.load("prism")
+    plan, _ = pipeline.prepare(recipe, 2000, seed=0)
+    people = [plan.persona(index) for index in range(2000)]
+    wants = {
+        high: sum(
+            "factuality" in plan.space.wanted(one.profile)
+            for one in people
+            if (one.traits["pref_factuality"] >= 98) is high
+        )
+        / sum((one.traits["pref_factuality"] >= 98) is high for one in people)
+        for high in (True, False)
+    }
+    assert wants[True] > 1.5 * wants[False] and all(plan.space.wanted(one.profile) for one in people)
 
 
 def test_the_shipped_schemas_are_those_of_the_code():

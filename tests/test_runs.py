@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from conftest import simforge
 
 from simforge import records
 from simforge.config import Splits
+from simforge.executors import Crew
 from simforge.identity import file_sha256
 from simforge.versions import split_of
 
@@ -293,3 +295,23 @@ def test_two_processes_do_not_work_in_one_folder(tmp_path):
     assert (second.status, "another simforge process is working in" in second.err) == (2, True)
     assert process.returncode == 130
     assert (out / "work" / "run.json").exists()
+
+
+def test_what_forgets_that_it_was_cancelled_ends_all_the_same():
+    forgot = []
+
+    async def forgetful() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            forgot.append(True)
+        await asyncio.sleep(60)
+
+    async def stopped() -> None:
+        crew = Crew(())
+        crew.beside(forgetful())
+        await asyncio.sleep(0)
+        await asyncio.wait_for(crew.stop(), 20)
+
+    asyncio.run(stopped())
+    assert forgot == [True]

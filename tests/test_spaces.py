@@ -13,7 +13,9 @@ from conftest import simforge
 from simforge import catalog, personas, preferences
 from simforge.errors import RecipeError, UsageError
 
-SPACES = [name.removeprefix("spaces/") for name in catalog.names("personas") if name.startswith("spaces/")]
+EVERY = [name.removeprefix("spaces/") for name in catalog.names("personas") if name.startswith("spaces/")]
+SPACES = [name for name in EVERY if preferences.load(name).tilts is None]
+"Those that twins can be drawn in."
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,13 @@ from conftest import simforge
 from simforge import config, generators, judging, measures, models, pairing, preferences
 from simforge.candidates import flaw
 from simforge.config import Filters, Judge, Labels
-from simforge.dialogue import Script, closes, not_a_user, play, unquoted
+from simforge.dialogue import play
 from simforge.errors import RecipeError
 from simforge.ledger import Ledger
 from simforge.models.scripted import spoken
 from simforge.pipeline import prepare
 from simforge.roles import Roles
+from simforge.script import Script
 from simforge.types import (
     Candidate,
     ChatReply,
@@ -49,7 +50,8 @@ They said: {{ text }}{% if last %} Go on.{% endif %}
 def candidate(text: str, condition: Condition = Condition.own, dimension: str = "informativeness", **more) -> Candidate:
     reply = ChatReply(text, more.pop("finish", Finish.stop), 1, 0, 1)
     name = f"{condition}/{more.get('sample', 0)}"
-    return Candidate(name, 0, condition, dimension, more.pop("sample", 0), "m", more.pop("steering", ""), reply.said[0])
+    sample, steering = more.pop("sample", 0), more.pop("steering", "")
+    return Candidate(name, 0, str(condition), condition, dimension, sample, "m", steering, reply.said[0])
 
 
 def written(tmp_path, text: str) -> str:
@@ -207,29 +209,6 @@ def test_without_the_check_the_constructed_label_stands():
     assert isinstance(decided(GOOD * 4, "Soak it.", Labels(check="none")), PreferencePair)
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("my tap drips all night, what can i do?", None),
-        ("Sure, here are some tips", "an assistant's phrase"),
-        ("I'm here to help you with that", "an assistant's phrase"),
-        ("User: hello there", "template tokens, or the notes read aloud"),
-        ("<|im_start|>user hello there", "template tokens, or the notes read aloud"),
-        ("What about my oven?", "said before"),
-        ("ok", "no words"),
-        ("word " * 121, "too long"),
-    ],
-)
-def test_what_is_not_a_users_message_is_noticed(text, reason):
-    assert not_a_user(text, [Message("user", "what about my oven")]) == reason
-
-
-def test_thanks_close_a_dialogue_and_questions_do_not():
-    assert closes("Thanks, that helps a lot!")
-    assert not closes("Thanks! And what about the oven?")
-    assert unquoted('"How do I start?"') == unquoted("- How do I start?") == "How do I start?"
-
-
 def played(tmp_path, script_name: str, turns: int = 2, judge: dict | None = None):
     overrides = [f"dialogue.turns={turns}", "judge.share=1.0", *(judge or [])]
     recipe = config.load("quickstart", overrides, [f"scripted:{script_name}" if script_name else "scripted:"])
@@ -242,24 +221,24 @@ def played(tmp_path, script_name: str, turns: int = 2, judge: dict | None = None
             return await play(plan.scenario(0), script, Roles(opened, ledger, 0))
 
     assert isinstance(script, Script)
-    return asyncio.run(run())
+    return asyncio.run(run()).lines[0]
 
 
 def test_a_dialogue_plays_its_turns_and_goes_on_with_the_preferred_answer(tmp_path):
-    episode = played(tmp_path, "", turns=3)
-    assert (episode.ending, len(episode.turns)) == (Ending.max_turns, 3)
-    for turn in episode.turns:
+    line = played(tmp_path, "", turns=3)
+    assert (line.ending, len(line.turns)) == (Ending.max_turns, 3)
+    for turn in line.turns:
         assert [c.condition for c in turn.candidates] == [Condition.plain, Condition.own, Condition.opposite]
-        pairs = [pair for pair in episode.pairs if pair.turn == turn.number]
+        pairs = [pair for pair in line.pairs if pair.turn == turn.number]
         assert turn.continued in {pairs[0].chosen.id if pairs else turn.candidates[1].id}
-    history = [m for t in episode.turns for m in (t.user, next(c.text for c in t.candidates if c.id == t.continued))]
-    last = [pair.prefix for pair in episode.pairs if pair.turn == 2]
+    history = [m for t in line.turns for m in (t.user, next(c.text for c in t.candidates if c.id == t.continued))]
+    last = [pair.prefix for pair in line.pairs if pair.turn == 2]
     assert [m.content for m in last[0]] == history[:5]
 
 
 def test_turns_rotate_through_the_dimensions(tmp_path):
-    episode = played(tmp_path, "", turns=3)
-    assert len({turn.candidates[1].dimension for turn in episode.turns}) == 3
+    line = played(tmp_path, "", turns=3)
+    assert len({turn.candidates[1].dimension for turn in line.turns}) == 3
 
 
 @pytest.mark.parametrize(
@@ -271,9 +250,9 @@ def test_turns_rotate_through_the_dimensions(tmp_path):
     ],
 )
 def test_a_dialogue_ends_where_its_user_ends_it(tmp_path, script, ending, turns, reasons):
-    episode = played(tmp_path, script, turns=4)
-    assert (episode.ending, len(episode.turns)) == (ending, turns)
-    assert {discard.reason for discard in episode.discards if discard.stage == "dialogue"} == reasons
+    line = played(tmp_path, script, turns=4)
+    assert (line.ending, len(line.turns)) == (ending, turns)
+    assert {discard.reason for discard in line.discards if discard.stage == "dialogue"} == reasons
 
 
 @pytest.mark.parametrize(
@@ -285,8 +264,8 @@ def test_a_dialogue_ends_where_its_user_ends_it(tmp_path, script, ending, turns,
     ],
 )
 def test_a_judge_without_information_decides_nothing(tmp_path, script, outcome):
-    episode = played(tmp_path, script, turns=3)
-    judged = [judgment for judgment in episode.judgments if judgment.method == "pairwise"]
+    line = played(tmp_path, script, turns=3)
+    judged = [judgment for judgment in line.judgments if judgment.method == "pairwise"]
     assert judged
     assert {judgment.outcome for judgment in judged} == {outcome}
 

@@ -69,10 +69,12 @@ class Crew:
             await self.stop()
 
     async def stop(self) -> None:
-        """End everything that is under way."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """End everything that is under way. A task is cancelled until it ends: before Python 3.12 `asyncio.wait_for`
+        forgets that it was cancelled where what it waits for comes at that moment."""
+        while under_way := {task for task in self._tasks if not task.done()}:
+            for task in under_way:
+                task.cancel()
+            await asyncio.wait(under_way, timeout=1)
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

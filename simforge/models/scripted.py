@@ -69,8 +69,8 @@ def actor(request: ChatRequest) -> str | ChatReply:
         return json.dumps(_instance(json.loads(request.schema), source))
     told = " ".join(message.content for message in request.messages if message.role == "system").lower()
     told += " " + request.messages[-1].content.lower()
-    if "messages that a person types" in told:
-        return "How do I " + " ".join(source.choices(_SHORT, k=source.randint(4, 12))) + "?"
+    if "messages that a person types" in told or "you are a user who" in told:
+        return "How do I " + " ".join(source.choices(_THINGS, k=source.randint(4, 12))) + "?"
     vocabulary = _LONG if "phd" in told else _SHORT if "ten-year-old" in told else _SHORT + _LONG
     low, high = (8, 14) if "concise" in told else (60, 90) if "very informative" in told else (28, 40)
     words = source.choices(vocabulary, k=source.randint(low, high))
@@ -118,3 +118,19 @@ hand tool box plan note song dog cat tree leaf wood lamp door room cup milk salt
 _LONG = """photosynthesis infrastructure thermodynamic epidemiology microbiological jurisdiction equilibrium
 differential polymerisation hydrological statistical amortisation cardiovascular morphological computational
 stoichiometric electromagnetic interdisciplinary biochemical algorithmic""".split()
+_THINGS = """anchor apple arrow autumn balcony barrel basket beach bench bicycle blanket board boat bottle branch bridge
+broom bucket building butter button cable camera candle canvas carpet castle ceiling cellar chair cheese
+cherry chicken chimney circle cliff clock cloud coach coast coffee collar copper corner cotton couch cousin
+cradle cream crown curtain cushion desert dinner doctor drawer dress drum eagle engine evening fabric factory
+feather fence festival field finger flame flood floor flour flower forest fountain frame friend fruit garage
+garden garlic ginger glass glove goat grain grape grass guest guitar hammer harbour harvest helmet hill honey
+horse hospital island jacket jewel journey juice kettle kitchen kitten ladder lake lantern laundry leather
+lemon letter library lightning lizard machine magnet market meadow medal melon mirror monkey morning motor
+mountain museum mushroom needle nephew novel nurse ocean office olive onion orange orchard oven owner paint
+palace paper parcel parrot pasture pepper piano picture pillow pirate planet plate pocket poem police potato
+powder prison pumpkin puppet puzzle quilt rabbit radio railway raincoat recipe ribbon river rocket roof rubber
+saddle sailor salad sandal saucer school scissors shadow sheep shelf shoulder silver sister skirt sleeve slope
+snow sofa spider spoon spring stable station statue stone storm stove street sugar summer sweater table
+teacher temple theatre thread ticket tiger toast tomato tower tractor traffic train treasure tunnel turkey
+turtle umbrella uncle valley vegetable velvet village vinegar violin wagon wallet walnut water wedding whale
+wheat whistle window winter wizard wool worker yogurt""".split()

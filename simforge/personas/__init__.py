@@ -15,6 +15,7 @@ with what was got, `tables` the files that packs name.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -101,9 +102,25 @@ class Cast:
         except (TemplateError, ArithmeticError, TypeError, ValueError, LookupError) as problem:
             raise UsageError(f"{self.name}: `text` does not render for person {index}: {problem}.") from None
 
-    def need(self, number: int, seed: int) -> str | None:
-        """What the person of dialogue `number` of the run brings; none comes twice until all were used."""
-        return cycled(self.pack.needs, number, seed, "needs") if self.pack.needs else None
+    def facts(self, index: int) -> tuple[str, ...]:
+        """What there is to tell about the person, a phrase each."""
+        if not self.pack.facts or self.texts is not None:
+            pieces = re.split(r"[.;,]\s+|\.$", self.text(index))
+            return tuple(piece.strip() for piece in pieces if piece.strip())
+        traits = self.traits(index)
+        try:
+            phrases = (" ".join(compiled(fact).render(traits).split()) for fact in self.pack.facts)
+            return tuple(phrase for phrase in phrases if phrase)
+        except (TemplateError, ArithmeticError, TypeError, ValueError, LookupError) as problem:
+            raise UsageError(f"{self.name}: `facts` do not render for person {index}: {problem}.") from None
+
+    def need(self, number: int, seed: int) -> tuple[str | None, tuple[str, ...]]:
+        """What the person of dialogue `number` of the run brings, and their goals behind it; no need comes twice until
+        all were used."""
+        if not self.pack.needs:
+            return None, ()
+        need = cycled(self.pack.needs, number, seed, "needs")
+        return (need, ()) if isinstance(need, str) else next((name, tuple(goals)) for name, goals in need.items())
 
 
 def sample(pack: Pack, n: int, seed: int, name: str = "") -> Cast:

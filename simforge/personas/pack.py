@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from simforge.documents import Strict
 
@@ -369,8 +369,21 @@ class Pack(Strict):
     portrait: str | None = None
     """A generator with the role `writer` that puts the person into words in place of `text`, which it is given. What it
     adds stays in the text and enters no column."""
-    needs: list[str] = []
-    "What such people bring to an assistant: the openings that they write themselves start from one of these."
+    facts: list[str] = []
+    """Templates over the traits, a phrase each: what there is to tell about the person, and what a run counts as told.
+    One that renders to nothing is left out. By default the sentences of the person's text."""
+    needs: list[str | dict[str, list[str]]] = []
+    """What such people bring to an assistant: the openings that they write themselves start from one of these. A need
+    may have goals (`a tap that drips: [what it costs, ...]`): what the person wants to know beyond it, which they bring
+    up one a turn."""
+
+    @field_validator("needs")
+    @classmethod
+    def _one_need_each(cls, needs: list[str | dict[str, list[str]]]) -> list[str | dict[str, list[str]]]:
+        for need in needs:
+            if not isinstance(need, str) and len(need) != 1:
+                raise ValueError(f"a need with goals is one phrase and a list, not {need}")
+        return needs
 
     @property
     def drawn(self) -> dict[str, Draw]:

@@ -1,0 +1,118 @@
+"""Guards: planted faults are found, people are left alone, and what follows is the recipe's policy."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "speech"))
+
+import planted
+import train
+
+from simforge.guards import GUARDS, Guarded, courteous, likeness, tells
+from simforge.types import Finish, Message
+
+FLIP = "role_flip"
+"The one guard that leans on a classifier for what no phrase gives away."
+RECALL, FALSE = 0.9, 0.02
+PRISM = Path(__file__).parents[2] / "shared" / "data" / "prism" / "opening_prompt_cluster_df_original.csv"
+
+
+@pytest.fixture(scope="module")
+def figures() -> dict[str, dict[str, float]]:
+    return planted.table(planted.seen())
+
+
+@pytest.mark.parametrize("name", [name for name in GUARDS if name != FLIP])
+def test_a_rule_finds_nine_in_ten_planted_faults_and_objects_to_one_in_fifty_people(figures, name):
+    assert figures[name]["recall"] >= RECALL and figures[name]["false"] <= FALSE, figures[name]
+
+
+def test_the_classifier_is_as_good_as_it_is_said_to_be(figures):
+    assert figures[FLIP]["recall"] >= 0.85 and figures[FLIP]["false"] <= FALSE, figures[FLIP]
+
+
+def test_the_readme_shows_the_planted_faults_as_they_are_measured(figures):
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    missing = [row for name, one in figures.items() if (row := planted.row(name, one)) not in text]
+    assert not missing, "the README should have: " + " ".join(missing)
+
+
+def test_the_shipped_classifiers_are_what_their_texts_teach():
+    for name in train.CLASSES:
+        said, _ = train.texts(name)
+        model = train.pipeline().fit(*train.texts(name))
+        wanted = model.predict_proba(said[::25])[:, 1]
+        assert [likeness(name, text) for text in said[::25]] == pytest.approx(wanted.tolist(), abs=1e-3)
+
+
+@pytest.mark.skipif(not PRISM.is_file(), reason="real prompts are not beside the checkout")
+def test_real_peoples_openings_pass():
+    with PRISM.open(encoding="utf-8") as file:
+        texts = [text for row in csv.DictReader(file) for text in ast.literal_eval(row["top_texts"])]
+    objected = {text: found for text in texts if (found := Guarded(text).objections())}
+    assert len(texts) > 100
+    for name in GUARDS:
+        assert sum(name in found for found in objected.values()) <= FALSE * len(texts), objected
+
+
+TAP = [Message("user", "my tap drips, what now?"), Message("assistant", "Turn the water off and look at the washer.")]
+
+
+@pytest.mark.parametrize(
+    ("text", "objections"),
+    [
+        ("ok and where do i find the washer?", set()),
+        ("", {"empty"}),
+        ("Sure, here are some tips for the washer.", {"role_flip"}),
+        ("<|im_start|>user and the washer?", {"template"}),
+        ("User: and the washer?\nAssistant: It sits under the handle.", {"both_roles"}),
+        ("*sighs* and where is the washer?", {"stage"}),
+        ("As an AI language model I have no tap.", {"refusal"}),
+        ("my tap drips, what now??", {"repetition"}),
+        ("turn the water off and look at the washer, right?", {"echo"}),
+        ("- the washer\n- the handle\n- the pipe", {"structured"}),
+        ("¿dónde puedo encontrar una arandela para el grifo de la cocina?", {"language"}),
+    ],
+)
+def test_each_guard_knows_its_fault(text, objections):
+    assert {*Guarded(text, TAP).objections()} == objections
+
+
+def test_what_needs_more_than_the_text_is_noticed_with_it():
+    notes = "Ann Lee, 40, baker in Canada. Fine with technology; impatient today and blunt with everybody she meets."
+    facts = ["40 years old", "baker in Canada", "lives alone"]
+    read_out = "hi, fine with technology, impatient today and blunt with everybody she meets. my tap"
+    assert {*Guarded(read_out, TAP, hidden=(notes,)).objections()} == {"leak"}
+    recital = "I'm a baker in Canada, 40 years old, and I live alone. My tap drips."
+    assert {*Guarded(recital, (), facts=facts).objections()} == {"recital"}
+    assert Guarded(recital, (), facts=facts, up_front=True).objections() == {}
+    assert Guarded(recital, TAP, facts=facts).objections() == {}
+    assert {*Guarded("and what about the", TAP, finish=Finish.length).objections()} == {"truncated"}
+    thanks = [*TAP, Message("user", "Thanks a lot, bye!"), Message("assistant", "You're welcome, bye!")]
+    assert {*Guarded("Thank you, have a nice day!", thanks).objections()} == {"loop"}
+
+
+def test_courtesies_are_told_from_content():
+    assert courteous("Thanks, that helps a lot!") and courteous("ok thank you so much, bye")
+    assert not courteous("Thanks! And what about the oven?") and not courteous(
+        "thanks but the oven is still cold inside"
+    )
+
+
+def test_a_fact_is_told_by_half_of_its_words():
+    assert tells("i work as a baker", "baker in Canada") and tells("I'm 40", "40 years old")
+    assert not tells("my bread is flat", "baker in Canada")
+
+
+def test_every_planted_fault_is_one_that_a_guard_is_for():
+    for name in ("seen.jsonl", "held-out.jsonl"):
+        assert {fault["fault"] for fault in planted.read(name)} == {*GUARDS}
+    known, held_out = ({json.dumps(one) for one in planted.read(name)} for name in ("seen.jsonl", "held-out.jsonl"))
+    assert not {one for one in known & held_out if '"empty"' not in one}  # there are few ways to say nothing

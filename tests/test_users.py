@@ -1,0 +1,297 @@
+"""Simulated users: what moves them, how they write, and the dialogues and trees that come of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import statistics
+from collections import Counter
+from pathlib import Path
+
+import polars as pl
+import pytest
+from conftest import simforge
+
+from simforge import conduct, config, models
+from simforge.dialogue import play
+from simforge.errors import RecipeError
+from simforge.guards import GUARDS
+from simforge.identity import file_sha256, rng
+from simforge.ledger import Ledger
+from simforge.pipeline import prepare
+from simforge.roles import Roles
+from simforge.types import Conduct, Ending, Episode
+from simforge.users import unquoted
+
+
+def recipe_of(pipeline: str, *overrides: str, model: str = "scripted:") -> config.Recipe:
+    return config.load(pipeline, overrides, model.split())
+
+
+def played(tmp_path: Path, pipeline: str, *overrides: str, model: str = "scripted:", people: int = 1) -> list[Episode]:
+    """The dialogues of a few people."""
+    recipe = recipe_of(pipeline, *overrides, model=model)
+    plan, script = prepare(recipe, people, seed=0)
+    specs = {role: models.resolve(recipe.models[role]) for role in recipe.roles}
+
+    async def run() -> list[Episode]:
+        opened = {role: (spec, await models.open_model(spec)) for role, spec in specs.items()}
+        with Ledger(tmp_path / "ledger") as ledger:
+            return [await play(one, script, Roles(opened, ledger, 0)) for one in plan.scenarios(0, len(plan))]
+
+    return asyncio.run(run())
+
+
+def generated(
+    out: Path, pipeline: str, *arguments: object, people: int = 8, model: str = "scripted:", env=None
+) -> Path:
+    done = simforge("generate", pipeline, "--personas", people, "--model", model, "--out", out, *arguments, env=env)
+    assert done.status == 0, done.err
+    return out
+
+
+def table(out: Path, name: str) -> pl.DataFrame:
+    return pl.read_parquet(out / "data" / name / "*.parquet")
+
+
+# What moves a user.
+
+
+def test_facts_are_told_one_a_turn_in_an_order_of_their_own_and_recorded_as_told(tmp_path):
+    (episode,) = played(tmp_path, "aloe", "dialogue.turns=4", model="scripted:scripts:says_what_it_is_told")
+    (line,) = episode.lines
+    told = [turn.said.revealed for turn in line.turns]
+    assert all(len(new) == 1 for new in told) and len({n for new in told for n in new}) == 4
+    for turn in line.turns:
+        assert episode.scenario.facts[turn.said.revealed[0]] in turn.user
+
+
+def test_what_is_told_up_front_is_told_in_the_opening(tmp_path):
+    overrides = ("dialogue.turns=2", "dialogue.disclosure=up_front")
+    (episode,) = played(tmp_path, "aloe", *overrides, model="scripted:scripts:says_what_it_is_told")
+    assert len(episode.lines[0].turns[0].said.revealed) == len(episode.scenario.facts)
+    assert episode.lines[0].turns[0].said.flags == ()  # no recital where it was asked for
+
+
+def test_goals_come_up_one_a_turn_and_are_met_by_an_answer_that_takes_them_up(tmp_path):
+    (episode,) = played(tmp_path, "quickstart", "dialogue.turns=3", model="scripted:scripts:asks_and_answers")
+    turns = episode.lines[0].turns
+    assert [turn.said.raised for turn in turns] == [(), (0,), (1,)]
+    assert [turn.said.met for turn in turns] == [(), (0,), (1,)]
+
+
+def test_people_leave_when_their_patience_is_used_up(tmp_path):
+    overrides = (
+        "dialogue.turns=8",
+        "dialogue.continue_with=rejected",
+        "dialogue.patience=[2,2]",
+        "dialogue.goals=false",
+    )
+    (episode,) = played(tmp_path, "quickstart", *overrides, "labels.check=none")
+    (line,) = episode.lines
+    assert (line.ending, len(line.turns)) == (Ending.gave_up, 2)
+    assert [turn.said.mood for turn in line.turns] == ["", "a little impatient"]
+    calm = played(tmp_path, "quickstart", *overrides[:2], "dialogue.goals=false", "labels.check=none")[0].lines[0]
+    assert (calm.ending, calm.turns[-1].said.mood) == (Ending.max_turns, "fed up")
+
+
+def test_what_people_know_and_how_patient_they_are_is_drawn_as_declared():
+    recipe = recipe_of("quickstart", "dialogue.knowledge={nothing: 3, a lot: 1}", "dialogue.patience=[1,4]")
+    plan, script = prepare(recipe, 1000, seed=0)
+    drawn = [conduct.draw(recipe.dialogue, None, one, 0) for one in plan.scenarios(0, 1000)]
+    knows = Counter(one.knowledge for one in drawn)
+    assert 0.71 < knows["nothing"] / 1000 < 0.79
+    assert {one.patience for one in drawn} == {1, 2, 3, 4} and script.writing is None
+
+
+@pytest.mark.parametrize("name", ["oasst1", "arena", "clariq", "simulatorarena"])
+def test_messages_are_asked_to_be_as_long_as_peoples_are(name):
+    way = conduct.load(name)
+    recipe = recipe_of("quickstart", f"dialogue.writing={name}")
+    plan, _ = prepare(recipe, 3000, seed=0)
+    lengths = []
+    for scenario in plan.scenarios(0, 3000):
+        drawn = conduct.draw(recipe.dialogue, way, scenario, 0)
+        lengths.append(conduct.length(way, drawn, scenario, 0, 0))
+    assert statistics.median(lengths) == pytest.approx(way.words.median, rel=0.1)
+    assert statistics.quantiles(lengths, n=10)[-1] == pytest.approx(min(way.words.p90, conduct.LONGEST), rel=0.15)
+
+
+def test_slips_of_the_hand_are_put_in_and_belong_to_the_person():
+    careless = Conduct(lower_case=True, no_stop=True, typos=1.0)
+    text = typed = conduct.typed("Please help me, I need bread.", careless, rng(0, "t", "k"))
+    assert re.fullmatch(r"pl?e?a?s?e?\w* he?l?p? ?\w* ?me, i \w+ \w+", text), text
+    assert typed != "please help me, i need bread" and len(typed) >= len("please help me, i need bread") - 4
+    assert conduct.typed("Please help.", Conduct(), rng(0, "t", "k")) == "Please help."
+
+
+def test_the_way_of_writing_is_the_persons_and_shows_in_the_run(tmp_path):
+    out = generated(tmp_path / "r", "quickstart", "--set", "dialogue.writing=clariq", people=60)
+    people = table(out, "dialogues").unnest("conduct")
+    lower = people.filter("lower_case")["id"].to_list()
+    assert 0.15 < len(lower) / 60 < 0.5
+    said = table(out, "turns").select("dialogue_id", first=pl.col("text").str.slice(0, 1))
+    assert said.filter(pl.col("dialogue_id").is_in(lower))["first"].str.contains("[a-z]").all()
+    assert not said.filter(~pl.col("dialogue_id").is_in(lower))["first"].str.contains("[a-z]").any()
+
+
+def test_a_model_that_is_trained_to_be_a_user_gets_its_own_format_and_ends_by_its_token(tmp_path):
+    (episode,) = played(tmp_path, "quickstart", "dialogue.user=user/userlm", model="scripted:scripts:is_a_user_model")
+    (line,) = episode.lines
+    assert (line.ending, len(line.turns), line.closing) == (Ending.satisfied, 1, None)
+
+
+def test_small_models_quotation_marks_are_left_out():
+    assert unquoted('"How do I start?"') == unquoted("- How do I start?") == "How do I start?"
+
+
+# What follows when a guard objects.
+
+
+@pytest.mark.parametrize(
+    ("policy", "ending", "turns", "flags", "mended"),
+    [
+        ("repair", Ending.max_turns, 2, [(), ()], [(), ("stage",)]),
+        ("nudge", Ending.max_turns, 2, [(), ()], [(), ("stage",)]),
+        ("flag", Ending.max_turns, 2, [(), ("stage",)], [(), ()]),
+        ("cut", Ending.broken_role, 1, [()], [()]),
+        ("discard", Ending.guarded, 1, [()], [()]),
+        ("off", Ending.max_turns, 2, [(), ()], [(), ()]),
+    ],
+)
+def test_the_recipe_says_what_follows(tmp_path, policy, ending, turns, flags, mended):
+    overrides = (f"dialogue.guards.stage={policy}", "dialogue.turns=2", "labels.check=none")
+    (episode,) = played(tmp_path, "quickstart", *overrides, model="scripted:scripts:sighs_once")
+    (line,) = episode.lines
+    assert (line.ending, len(line.turns)) == (ending, turns)
+    assert [turn.said.flags for turn in line.turns] == flags and [turn.said.mended for turn in line.turns] == mended
+    assert bool(line.pairs) == (policy != "discard")
+    reasons = {one.reason for one in line.discards if one.stage == "dialogue"}
+    assert reasons == ({ending.value} if ending != Ending.max_turns else set())
+
+
+def test_a_message_that_cannot_be_mended_ends_the_dialogue_or_stays_with_its_flag(tmp_path):
+    always = {"model": "scripted:scripts:sighs_always"}
+    (line,) = played(tmp_path, "quickstart", "dialogue.guards.stage=repair", **always)[0].lines
+    assert (line.ending, len(line.turns)) == (Ending.broken_role, 0)
+    (line,) = played(tmp_path, "quickstart", "dialogue.guards.stage=nudge", "dialogue.turns=1", **always)[0].lines
+    assert (line.ending, line.turns[0].said.flags) == (Ending.max_turns, ("stage",))
+
+
+def test_a_guard_that_does_not_exist_is_refused_with_the_nearest():
+    with pytest.raises(RecipeError, match="there is no guard 'stagee'; did you mean 'stage'"):
+        recipe_of("quickstart", "dialogue.guards.stagee=flag")
+
+
+def test_the_guards_can_be_listed():
+    shown = simforge("show", "guards")
+    assert shown.status == 0 and "role_flip" in shown.out and "repair" in shown.out
+
+
+# Trees, and who competes.
+
+
+def test_going_on_with_both_makes_a_tree_whose_rows_keep_their_parents(tmp_path):
+    both = ("--set", "dialogue.continue_with=both", "--set", "dialogue.turns=3", "--set", "labels.check=none")
+    out = generated(tmp_path / "r", "quickstart", *both, "--set", "dialogue.lines=4", people=3)
+    dialogues, candidates, turns = (table(out, name) for name in ("dialogues", "candidates", "turns"))
+    assert dialogues.height == 12 and dialogues["parent"].null_count() == 3
+    by_id = {row["id"]: row for row in dialogues.to_dicts()}
+    answers = {row["id"]: row for row in candidates.to_dicts()}
+    for row in dialogues.filter(pl.col("parent").is_not_null()).to_dicts():
+        shared = 2 * row["branched_at"] + 1
+        assert row["messages"][:shared] == by_id[row["parent"]]["messages"][:shared]
+        assert row["messages"][shared] != by_id[row["parent"]]["messages"][shared]
+    for row in candidates.filter(pl.col("turn") > 0).to_dicts():
+        assert row["prefix"][-2]["content"] == answers[row["parent"]]["text"]
+    assert turns.filter(pl.col("dialogue_id").is_in(list(by_id))).height == turns.height == candidates.height / 3
+    assert set(table(out, "preferences")["dialogue_id"]) <= {*by_id}
+
+
+def test_a_killed_and_resumed_tree_is_identical_to_an_unbroken_one(tmp_path):
+    tree = ("--set", "dialogue.continue_with=both", "--set", "dialogue.turns=4", "--concurrency", 2)
+    whole = generated(
+        tmp_path / "whole", "quickstart", *tree, model="scripted:scripts:counting", env={"CALLS": str(tmp_path / "w")}
+    )
+    env = {"CALLS": str(tmp_path / "calls"), "DIE_AT": "150"}
+    command = ("generate", "quickstart", "--personas", 8, "--out", tmp_path / "r", *tree)
+    assert simforge(*command, "--model", "scripted:scripts:dies_midway", env=env).status == 9
+    assert simforge(*command, "--model", "scripted:scripts:dies_midway", env=env | {"DIE_AT": "-1"}).status == 0
+    asked = (tmp_path / "calls").read_text().splitlines()
+    assert len(asked) - len({*asked}) <= 1 and len({*asked}) == len((tmp_path / "w").read_text().splitlines())
+    named = re.compile(r"_model$|^model$|^judge$")
+    for name in ("preferences", "dialogues", "turns", "candidates", "judgments", "discards"):
+        mine, other = (table(run, name) for run in (tmp_path / "r", whole))
+        kept = [column for column in mine.columns if not named.search(column)]
+        assert mine.select(kept).equals(other.select(kept)), name
+
+
+def test_workers_do_not_show_in_a_trees_bytes(tmp_path):
+    tree = ("--set", "dialogue.continue_with=both", "--set", "dialogue.turns=3")
+    one, four = (generated(tmp_path / str(n), "quickstart", *tree, "--workers", n, "--concurrency", 3) for n in (1, 4))
+    digests = [{p.relative_to(run): file_sha256(p) for p in sorted(run.rglob("*.parquet"))} for run in (one, four)]
+    assert digests[0] == digests[1]
+
+
+def test_strangers_revisions_other_models_and_temperatures_compete_by_their_names(tmp_path, monkeypatch):
+    arms = (
+        "[plain, own, stranger, revised, {name: hot, temperature: 1.5}, {name: other, condition: own, model: second}]"
+    )
+    pairs = "[[own, plain], [own, stranger], [own, revised]]"
+    overrides = (f"candidates.conditions={arms}", "labels.by=judge", "judge.share=1", f"pairing.compare={pairs}")
+    monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
+    overrides = (*overrides, "models.second='scripted:'")
+    (episode,) = played(tmp_path, "quickstart", *overrides, model="scripted: second=scripted:scripts:counting")
+    (first, *_) = episode.lines[0].turns
+    names = [one.arm for one in first.candidates]
+    assert names == ["plain", "own", "stranger", "revised", "hot", "other"]
+    texts = dict(zip(names, (one.text for one in first.candidates), strict=True))
+    assert len({*texts.values()}) == 6 and first.candidates[5].model == "scripted:scripts:counting"
+    own, stranger = episode.scenario.persona.profile, episode.scenario.stranger
+    assert stranger is not None and stranger.values != own.values
+
+
+def test_the_opening_has_other_candidates_and_the_winner_goes_on(tmp_path):
+    out = generated(tmp_path / "r", "prism", people=4)
+    dialogues, candidates = table(out, "dialogues"), table(out, "candidates")
+    assert dialogues["conversation_type"].value_counts()["count"].to_list() == [8, 8, 8]
+    by_turn = candidates.group_by("dialogue_id", "turn").agg(pl.len(), pl.col("arm").n_unique().alias("arms"))
+    assert by_turn.filter(turn=0).select(pl.col("len").unique(), pl.col("arms").unique()).row(0) == (4, 4)
+    assert by_turn.filter(pl.col("turn") > 0).select(pl.col("len").unique(), pl.col("arms").unique()).row(0) == (2, 1)
+    won = candidates.filter("continued").select("dialogue_id", pl.col("turn") + 1, winner="arm")
+    after = candidates.filter(pl.col("turn") > 0).join(won, on=["dialogue_id", "turn"])
+    assert after.filter(pl.col("arm") != pl.col("winner")).is_empty()
+    best = candidates.group_by("dialogue_id", "turn").agg(pl.col("rating").max())
+    assert candidates.filter("continued").join(best, on=["dialogue_id", "turn", "rating"], how="anti").is_empty()
+    assert table(out, "preferences")["rating_gap"].min() >= 10
+    assert dialogues["feedback"].list.len().unique().to_list() == [7]
+
+
+def test_ratings_and_surveys_that_cannot_be_read_are_discards_and_no_numbers(tmp_path):
+    out = generated(tmp_path / "r", "prism", "--model", "judge=scripted:scripts:mumbles_always", people=1)
+    assert table(out, "candidates")["rating"].null_count() == table(out, "candidates").height
+    assert table(out, "preferences").is_empty()
+    reasons = Counter(table(out, "discards")["reason"])
+    assert reasons == {"unreadable": table(out, "candidates").height + 6}
+
+
+def test_an_aloe_turn_takes_six_calls_and_its_requests_extend_each_other(endpoint, tmp_path):
+    server = endpoint(latency_ms=1, words=30)
+    loose = [part for name in GUARDS for part in ("--set", f"dialogue.guards.{name}=flag")]  # it has ninety words
+    out = generated(tmp_path / "r", "aloe", *loose, people=6, model=server.model)
+    turns, stats = table(out, "turns"), server.stats()
+    assert turns["inferred"].null_count() == 0 and turns.height == 60
+    assert stats["repeated_bodies"] == 0
+    assert 6 * turns.height <= stats["requests"] <= 6 * turns.height + 3  # a few are asked at the start
+    assert stats["prefix_reuse"] >= 0.7, stats
+
+
+def test_the_manifest_and_the_card_say_how_the_users_were(tmp_path):
+    out = generated(tmp_path / "r", "quickstart", "--set", "dialogue.turns=3", model="scripted:scripts:sighs_once")
+    fidelity = json.loads((out / "manifest.json").read_text())["fidelity"]
+    assert fidelity["guards"]["stage"]["mended"] > 0 and fidelity["endings"] == {"max_turns": 8}
+    low, high = fidelity["guards"]["stage"]["interval"]
+    assert 0 <= low <= fidelity["guards"]["stage"]["share"] <= high <= 1
+    card = (out / "README.md").read_text()
+    assert "## The simulated users" in card and "stage directions" in card
