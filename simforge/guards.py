@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from functools import cache, cached_property, lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 from simforge import catalog, documents
 from simforge.measures import WORD, script
@@ -380,10 +380,16 @@ def _closer(text: str, was: str, now: str) -> bool:
 @lru_cache(maxsize=4096)
 def _ranked(text: str) -> dict[str, float]:
     """Log-likelihood of each language, the likeliest first."""
-    import py3langid  # loads a model
+    return {name: float(likelihood) for name, likelihood in _identifier().rank(text)}
+
+
+@cache
+def _identifier() -> Any:
+    """py3langid with its model loaded, for our languages."""
+    import py3langid
 
     py3langid.set_languages(LANGUAGES)
-    return {name: float(likelihood) for name, likelihood in py3langid.rank(text)}
+    return py3langid
 
 
 _ENDS = re.compile(r"[.?!][\"')]*\s+(?:[→>-]+\s*)?|\n\s*\n")
