@@ -221,7 +221,7 @@ _COMMON = frozenset(
 
 _ABOUT_ITSELF = re.compile(
     r"\bhere(?:'|’)?s? (?:is )?(?:a|an|my|the|one|your)\b[^.:!?]{0,60}\b(?:response|reply|answer|paragraph"
-    r"|way to say|explanation|version)\b|\bone paragraph\b|\bhow to answer\b",
+    r"|way to say|explanation|version)\b|\bone paragraph\b|\bhow to answer\b|\b(?:your|my) notes (?:about|on)\b",
     re.IGNORECASE,
 )
 "An answer that talks about how it answers has noticed its steering."

@@ -121,6 +121,7 @@ GOOD = "Soak the pan in hot water, then scrub it with baking soda."
         (candidate("把锅泡在热水里，然后用小苏打擦洗。"), "off_language"),
         (candidate("How do I clean a burnt pan"), "repeats_prompt"),
         (candidate("Here's a friendly response: soak it."), "leak"),
+        (candidate("From my notes about this person: soak it."), "leak"),
         (candidate(f"Cold and curt: {GOOD}", steering="Be unfriendly, cold and curt, without a kind word."), "leak"),
         (candidate(GOOD, steering="Be unfriendly, cold and curt, without a kind word."), None),
         (candidate("Sorry to hear that. You can't go wrong with soda."), None),

@@ -3,7 +3,7 @@
     uv run python tests/bench/turns.py
 
 64 dialogues of the `aloe` pipeline, ten turns each, against a stub endpoint of 200 ms. The floor is the longest of them
-played again by itself (the stub's latency follows from the request). No dialogue waits for another, so the ratio says what
+played again by itself. No dialogue waits for another, so the ratio says what
 playing, guarding and recording them costs; with latencies that are log-normal (sigma 0.8) the median shows that a
 straggler delays only itself. Also printed: how much of the prompts a prefix cache would serve.
 """
@@ -72,9 +72,10 @@ def main() -> None:
         try:
             together, own = asyncio.run(timed(url, range(arguments.dialogues)))
             longest = max(own, key=lambda number: own[number])
-            alone, _ = asyncio.run(timed(url, range(longest, longest + 1)))
             with urllib.request.urlopen(url.removesuffix("/v1") + "/stats") as answer:
                 stats = json.load(answer)
+            urllib.request.urlopen(url.removesuffix("/v1") + "/reset", data=b"").close()  # then latencies are the same
+            alone, _ = asyncio.run(timed(url, range(longest, longest + 1)))
         finally:
             process.terminate()
             process.wait()
