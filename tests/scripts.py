@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -135,3 +136,10 @@ def sighs_always(request: ChatRequest) -> str | ChatReply:
 def mumbles_always(request: ChatRequest) -> str | ChatReply:
     """As a judge, says nothing that can be read."""
     return "well, it depends"
+
+
+def recording(request: ChatRequest) -> str | ChatReply:
+    """The built-in actor, which writes the messages of every request to $CALLS."""
+    with Path(os.environ["CALLS"]).open("a") as file:
+        file.write(json.dumps([message.as_dict() for message in request.messages]) + "\n")
+    return actor(request)

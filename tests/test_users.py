@@ -7,6 +7,7 @@ import json
 import re
 import statistics
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
@@ -285,6 +286,26 @@ def test_an_aloe_turn_takes_six_calls_and_its_requests_extend_each_other(endpoin
     assert stats["repeated_bodies"] == 0
     assert 6 * turns.height <= stats["requests"] <= 6 * turns.height + 3  # a few are asked at the start
     assert stats["prefix_reuse"] >= 0.7, stats
+
+
+def test_each_request_of_a_dialogue_begins_with_the_one_before(tmp_path, monkeypatch):
+    monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
+    overrides = ("dialogue.turns=4", "dialogue.writing=arena", "dialogue.patience=[9,9]", "judge.orders=one")
+    played(tmp_path, "aloe", *overrides, model="scripted:scripts:recording")
+    asked = [json.loads(line) for line in (tmp_path / "calls").read_text().splitlines()]
+    assert len(asked) == 4 * 5
+    by_system: dict[str, list[list[dict[str, str]]]] = {}
+    for messages in asked:
+        by_system.setdefault(messages[0]["content"], []).append(messages)
+    user, infer, answers, judge = by_system.values()
+    for before, after in pairwise(user):
+        assert after[: len(before)] == before  # the person's notes of earlier turns stay as they were
+    plain = [messages for messages in answers if "Your notes" not in messages[-1]["content"]]
+    for before, after in pairwise(plain):
+        assert after[: len(before)] == before
+    for role in (infer, judge, [messages for messages in answers if messages not in plain]):
+        for before, after in pairwise(role):
+            assert after[: len(before) - 1] == before[:-1]  # all but the last message, which asks
 
 
 def test_the_manifest_and_the_card_say_how_the_users_were(tmp_path):
