@@ -92,6 +92,7 @@ _COLUMNS: dict[str, list[tuple[str, Any, str]]] = {
             "Chosen minus rejected on the dimension's measure, in its unit; null without a measure.",
         ),
         ("rating_gap", pa.float64(), "Points of 100 by which the person rated `chosen` higher; null without ratings."),
+        ("flags", pa.list_(pa.string()), "Guards that object to a user message of `prompt`; mostly none."),
         ("turn", pa.int32(), "Turn of the dialogue, from 0."),
         ("dialogue_id", pa.string(), "Row of `dialogues`."),
         ("prompt_id", pa.string(), "Digest of the shared prompt; null where the person wrote the opening."),
@@ -293,6 +294,7 @@ def _pair_row(pair: PreferencePair, line: Line, scenario: Scenario, space: Space
         "p_chosen": pair.p_chosen,
         "measure_gap": pair.measure_gap,
         "rating_gap": pair.rating_gap,
+        "flags": _flags(line, pair.turn),
         "turn": pair.turn,
         "dialogue_id": line.id,
         "prompt_id": scenario.prompt.id if scenario.prompt else None,
@@ -335,7 +337,7 @@ def _dialogue_row(line: Line, episode: Episode, user_model: str | None) -> dict[
         "goals_met": met / len(goals) if goals else None,
         "facts": len(scenario.facts),
         "disclosed": told,
-        "flags": list(dict.fromkeys(flag for turn in line.turns for flag in turn.said.flags)),
+        "flags": _flags(line, len(line.turns)),
         "feedback": [
             {"attribute": name, "performance": performance, "choice": choice}
             for name, (performance, choice) in line.feedback.items()
@@ -346,6 +348,11 @@ def _dialogue_row(line: Line, episode: Episode, user_model: str | None) -> dict[
         "prompt_tokens": sum(usage.prompt_tokens for usage in used),
         "completion_tokens": sum(usage.completion_tokens for usage in used),
     }
+
+
+def _flags(line: Line, until: int) -> list[str]:
+    """Guards that object to the messages up to a turn, each once."""
+    return list(dict.fromkeys(flag for turn in line.turns if turn.number <= until for flag in turn.said.flags))
 
 
 def _when(line: Line, what: str, number: int) -> int | None:

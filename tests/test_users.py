@@ -311,6 +311,11 @@ def test_each_request_of_a_dialogue_begins_with_the_one_before(tmp_path, monkeyp
 def test_the_manifest_and_the_card_say_how_the_users_were(tmp_path):
     out = generated(tmp_path / "r", "quickstart", "--set", "dialogue.turns=3", model="scripted:scripts:sighs_once")
     fidelity = json.loads((out / "manifest.json").read_text())["fidelity"]
+    kept = generated(
+        tmp_path / "f", "quickstart", "--set", "dialogue.guards.stage=flag", model="scripted:scripts:sighs_once"
+    )
+    flags = {(row["turn"], *row["flags"]) for row in table(kept, "preferences").to_dicts()}
+    assert flags == {(0,), (1, "stage")}
     assert fidelity["guards"]["stage"]["mended"] > 0 and fidelity["endings"] == {"max_turns": 8}
     low, high = fidelity["guards"]["stage"]["interval"]
     assert 0 <= low <= fidelity["guards"]["stage"]["share"] <= high <= 1
