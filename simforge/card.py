@@ -125,10 +125,10 @@ def _users(found: dict[str, Any]) -> str:
     if found["disclosure"]:
         told = ", ".join(f"{share:.0%}" for share in found["disclosure"])
         lines.append(f"By turn, people had told this share of what there is to tell about them: {told}.")
-    guards = ["| guard | means | mended | left in | share left, 95 % interval |", "|---|---|---|---|---|"]
+    guards = ["| guard | means | mended | left in | ended it | objections in the end |", "|---|---|---|---|---|---|"]
     for name, one in found["guards"].items():
         low, high = one["interval"]
-        counts = f"{one['mended']} | {one['flagged']} | {one['share']:.1%}, {low:.1%} to {high:.1%}"
+        counts = f"{one['mended']} | {one['left']} | {one['ended']} | {one['share']:.1%} ({low:.1%} to {high:.1%})"
         guards.append(f"| `{name}` | {GUARDS[name].about} | {counts} |")
     style = ["| of the messages | here | human chats |", "|---|---|---|"]
     for name, one in found["style"].items():

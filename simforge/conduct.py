@@ -15,7 +15,7 @@ import random
 import re
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from simforge import catalog, documents
 from simforge.config import Dialogue
@@ -37,6 +37,12 @@ class Words(Strict):
     median: Annotated[float, Field(ge=1)]
     p90: Annotated[float, Field(ge=1)]
     "The 90th percentile."
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Words:
+        if self.p90 < self.median:
+            raise ValueError(f"p90 is {self.p90}, below the median of {self.median}")
+        return self
 
 
 class Writing(Strict):

@@ -109,6 +109,10 @@ class Dialogue(Strict):
         return self.guards.get(guard, GUARDS[guard].policy)
 
 
+WINNER = "winner"
+"In `conditions`: the arm whose answer the dialogue went on with."
+
+
 class Arm(Strict):
     """Answers that are told apart from others, by whom and how they are asked."""
 
@@ -121,9 +125,13 @@ class Arm(Strict):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     "In place of the generator's."
 
-
-WINNER = "winner"
-"In `conditions`: the arm whose answer the dialogue went on with."
+    @model_validator(mode="after")
+    def _own_name(self) -> Arm:
+        if self.name in {*Condition} and self.name != self.condition:
+            raise ValueError(
+                f"name: {self.name!r} is a condition's, and this is {self.condition.value!r}: give another"
+            )
+        return self
 
 
 class Opening(Strict):
@@ -175,7 +183,7 @@ class Candidates(Strict):
         """Who competes at a turn, and how many answers each gives; `winner` is the arm that won the turn before."""
         if turn == 0 and self.opening is not None:
             return self.opening.arms, self.opening.samples
-        known = {arm.name: arm for arm in (self.opening.arms if self.opening else [])}
+        known = {arm.name: arm for arm in self.everyone}
         return [known.get(winner or "", arm) if arm.name == WINNER else arm for arm in self.arms], self.samples
 
     @property
@@ -190,7 +198,11 @@ class Candidates(Strict):
 
     @model_validator(mode="after")
     def _competition(self) -> Candidates:
-        for where, arms, samples in self._turns():
+        if any(isinstance(one, Arm) and one.name == WINNER for one in self.conditions):
+            raise ValueError("name: 'winner' stands for the arm that won the opening: give another")
+        if WINNER in self.conditions and (self.opening is None or len(self.conditions) > 1):
+            raise ValueError("`winner` is the arm that won the `opening`, and competes with itself: give it `samples`")
+        for where, arms, samples in self.turns():
             names = [arm.name for arm in arms]
             if len(names) * samples < 2:
                 raise ValueError(f"{where}one answer leaves nothing to compare: add a condition or samples")
@@ -199,11 +211,10 @@ class Candidates(Strict):
             revised = any(arm.condition == Condition.revised for arm in arms)
             if revised and not any(arm.condition == Condition.plain for arm in arms):
                 raise ValueError(f"{where}`revised` revises the `plain` answer: list that too")
-        if WINNER in self.conditions and self.opening is None:
-            raise ValueError("`winner` is the arm that won the opening: say in `opening` which those are")
         return self
 
-    def _turns(self) -> list[tuple[str, list[Arm], int]]:
+    def turns(self) -> list[tuple[str, list[Arm], int]]:
+        """Who competes, and how many answers each gives: at the opening where it differs, and at the other turns."""
         opening = [("opening: ", self.opening.arms, self.opening.samples)] if self.opening else []
         return [*opening, ("", self.arms, self.samples)]
 
@@ -429,6 +440,10 @@ def _across(document: Document, recipe: Recipe) -> list[Mistake]:
         mistakes.append(document.mistake(("dialogue", "infer"), said))
     if recipe.judge is not None and recipe.judge.way == "rating" and recipe.labels.by != "judge":
         mistakes.append(document.mistake(("labels", "by"), "a judge that rates makes the labels: set it to judge"))
+    dialogue, rated = recipe.dialogue, recipe.judge is not None and recipe.judge.way == "rating"
+    if dialogue.patience and dialogue.continue_with == "preferred" and not rated:
+        said = "nobody is disappointed who gets the answer they prefer: set dialogue.continue_with to random or both"
+        mistakes.append(document.mistake(("dialogue", "patience"), said))
     if recipe.dialogue.conversations and recipe.prompts.source != "persona":
         said = "are for people who open the dialogue: set prompts.source to persona"
         mistakes.append(document.mistake(("dialogue", "conversations"), said))
@@ -459,10 +474,8 @@ def _across(document: Document, recipe: Recipe) -> list[Mistake]:
 def _compared(document: Document, recipe: Recipe) -> list[Mistake]:
     """Comparisons that can find nothing to compare, or whose label would mean nothing."""
     mistakes, rates = [], recipe.judge is not None and recipe.judge.way == "rating"
-    opening = recipe.candidates.opening
-    made = [(arm, recipe.candidates.samples) for arm in recipe.candidates.arms if arm.name != WINNER]
-    made += [(arm, opening.samples) for arm in opening.arms] if opening is not None else []
-    arms = {arm.name: (arm, samples) for arm, samples in made}
+    turns = recipe.candidates.turns()
+    arms = {arm.name: arm for _, these, _ in turns for arm in these}
     if recipe.pairing.compare == "best":
         if not rates:
             said = "is `best`, which needs ratings: set judge.way to rating and judge.generator to judge/rating"
@@ -470,16 +483,19 @@ def _compared(document: Document, recipe: Recipe) -> list[Mistake]:
         return mistakes
     for number, (first, second) in enumerate(recipe.pairing.compare):
         path = ("pairing", "compare", number)
-        unknown = [name for name in dict.fromkeys((first, second)) if name not in arms]
+        unknown = [name for name in dict.fromkeys((first, second)) if name not in arms or name == WINNER]
         mistakes += [
             document.mistake(path, f"no candidates are made under {name!r}; made are: {', '.join(arms)}")
             for name in unknown
         ]
         if unknown:
             continue
-        if first == second and arms[first][1] < 2:
+        together = [count for _, these, count in turns if {first, second} <= {arm.name for arm in these}]
+        if not together:
+            mistakes.append(document.mistake(path, f"{first!r} and {second!r} never compete at the same turn"))
+        if first == second and together and max(together) < 2:
             mistakes.append(document.mistake(path, "compares samples of one condition: set candidates.samples to 2"))
-        sides = arms[first][0].condition, arms[second][0].condition
+        sides = arms[first].condition, arms[second].condition
         if recipe.labels.by == "construction" and (sides[0] != Condition.own or sides[1] == Condition.own):
             said = "a label by construction needs `own` first and another condition second; otherwise set labels.by "
             mistakes.append(document.mistake(path, said + "to judge"))

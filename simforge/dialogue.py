@@ -34,6 +34,8 @@ from simforge.types import (
 )
 from simforge.users import Left, User
 
+MIDDLING = 50
+"Rating of 100 that neither pleases nor disappoints."
 LOST = (Ending.broken_role, Ending.loop, Ending.guarded, Ending.model_error)
 "Endings that are told among the discards."
 
@@ -72,7 +74,8 @@ async def _line(line: _Open, script: Script, roles: Roles) -> list[Line]:
     leaving: list[_Open] = []
     try:
         left = await _turns(line, script, roles, leaving)
-        await _feedback(line, script)
+        if left.ending not in LOST:
+            await _feedback(line, script)
     except CallFailed as problem:
         left = Left(Ending.model_error, str(problem))
     if left.ending in LOST:
@@ -86,6 +89,7 @@ async def _line(line: _Open, script: Script, roles: Roles) -> list[Line]:
         tuple(line.turns),
         left.ending,
         left.closing,
+        left.rejected,
         line.feedback,
         tuple(line.judgments),
         tuple(line.pairs),
@@ -97,6 +101,8 @@ async def _line(line: _Open, script: Script, roles: Roles) -> list[Line]:
 
 async def _turns(line: _Open, script: Script, roles: Roles, leaving: list[_Open]) -> Left:
     for number in range(len(line.turns), script.recipe.dialogue.turns):
+        if line.user.has_enough:
+            return Left(Ending.gave_up)
         said = await line.user.speak(line.calls, line.history)
         if isinstance(said, Left):
             return said
@@ -112,25 +118,32 @@ async def _turns(line: _Open, script: Script, roles: Roles, leaving: list[_Open]
         line.discards += labels.discards
         for other in going_on[1:]:
             leaving.append(_leaving(line, turn, other, roles))
-            _go_on(leaving[-1], turn, other, prefix, labels.pairs)
+            _go_on(leaving[-1], turn, other, prefix, _reaction(other, labels, script))
         if not going_on:
             line.turns.append(turn)
             return Left(Ending.no_answer)
-        _go_on(line, turn, going_on[0], prefix, labels.pairs)
-        if line.user.has_enough:
-            return Left(Ending.gave_up)
-    return Left(Ending.max_turns)
+        _go_on(line, turn, going_on[0], prefix, _reaction(going_on[0], labels, script))
+    return Left(Ending.gave_up if line.user.has_enough else Ending.max_turns)
 
 
-def _go_on(
-    line: _Open, turn: Turn, answer: Candidate, prefix: tuple[Message, ...], pairs: Sequence[PreferencePair]
-) -> None:
+def _go_on(line: _Open, turn: Turn, answer: Candidate, prefix: tuple[Message, ...], reaction: int) -> None:
     """Enter a turn into the history."""
-    liked = sum((pair.chosen.id == answer.id) - (pair.rejected.id == answer.id) for pair in pairs)
-    met = line.user.hear(answer.text, (liked > 0) - (liked < 0))
+    met = line.user.hear(answer.text, reaction)
     line.turns.append(replace(turn, continued=answer.id, said=replace(turn.said, met=met)))
     line.history = (*prefix, Message("assistant", answer.text))
     line.winner = answer.arm
+
+
+def _reaction(answer: Candidate, labels: _Labels, script: Script) -> int:
+    """Whether an answer pleased the person (1) or disappointed them (-1): by their rating, or because they liked another
+    less or more. One that they got because they prefer it says nothing."""
+    if answer.id in labels.ratings:
+        rating = labels.ratings[answer.id]
+        return (rating > MIDDLING) - (rating < MIDDLING)
+    if script.recipe.dialogue.continue_with == "preferred":
+        return 0
+    liked = sum((pair.chosen.id == answer.id) - (pair.rejected.id == answer.id) for pair in labels.pairs)
+    return (liked > 0) - (liked < 0)
 
 
 def _leaving(line: _Open, turn: Turn, answer: Candidate, roles: Roles) -> _Open:
@@ -285,6 +298,7 @@ def _continued(
             return [pair.chosen, pair.rejected]
         return [pair.rejected if policy == "rejected" else pair.chosen]
     if labels.ratings:
-        ordered = sorted(sound, key=lambda one: labels.ratings.get(one.id, 0.0), reverse=policy != "rejected")
+        rated = [one for one in sound if one.id in labels.ratings]
+        ordered = sorted(rated, key=lambda one: labels.ratings[one.id], reverse=policy != "rejected")
         return [ordered[0]]
     return [next((one for one in sound if one.condition == Condition.own), sound[0])]

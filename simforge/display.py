@@ -23,12 +23,14 @@ from rich.table import Table
 from rich.text import Text
 
 from simforge.shards import Tally
-from simforge.types import REASONS, Usage
+from simforge.types import REASONS, Ending, Usage
 
 EVERY = 10.0
 "Seconds between plain lines."
 WISHES = 4
 "Wishes shown of a person."
+BROKEN = (Ending.broken_role, Ending.loop, Ending.guarded)
+"Endings that are the simulated user's fault."
 SAMPLES = 3
 "Pairs shown at the end."
 
@@ -250,10 +252,13 @@ def _users(console: Console, found: dict[str, Any] | None) -> None:
     if not found:
         return
     mended = sum(one["mended"] for one in found["guards"].values())
-    left = {name: one["share"] for name, one in found["guards"].items() if one["flagged"]}
+    ended = sum(count for ending, count in found["endings"].items() if ending in BROKEN)
+    left = {name: one["share"] for name, one in found["guards"].items() if one["left"]}
     most = ", ".join(f"{name} {share:.1%}" for name, share in sorted(left.items(), key=lambda one: -one[1])[:3])
-    text = f"The simulated users wrote {found['messages']} messages; guards had {mended} of them written again"
-    console.print(Text(f"{text} and left a flag on: {most}." if left else f"{text} and left none with a flag."))
+    text = (
+        f"The simulated users wrote {found['messages']} messages; guards had {mended} written again and ended {ended} "
+    )
+    console.print(Text(f"{text}dialogues." + (f" Left with a flag: {most}." if left else "")))
 
 
 def _judge(console: Console, path: Path) -> None:

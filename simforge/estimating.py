@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 
 from simforge.dialogue import play
+from simforge.guards import GUARDS
 from simforge.ledger import Ledger
 from simforge.models import SERVED, ModelSpec
 from simforge.models.scripted import actor
@@ -61,6 +62,10 @@ class Counter:
 
 async def estimate(plan: Plan, script: Script, specs: Mapping[Role, ModelSpec]) -> dict[str, Usage]:
     """Calls and tokens of a whole run by role (without a writer of people)."""
+    dialogue = script.recipe.dialogue.model_copy(
+        update={"guards": dict.fromkeys(GUARDS, "off")}
+    )  # of words without sense
+    script = replace(script, recipe=script.recipe.model_copy(update={"dialogue": dialogue}))
     twins = 2 * plan.recipe.prompts.per_persona  # twins share answers: whole pairs, or the sharing would be missed
     scenarios = plan.scenarios(0, -(-SAMPLE // twins) * twins)
     counters = {role: Counter(spec.reference.partition(":")[0] in SERVED) for role, spec in specs.items()}

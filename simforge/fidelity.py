@@ -8,6 +8,7 @@ fingerprints: a run that matches them all may still be told from people, and one
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -69,11 +70,15 @@ def style(texts: Sequence[str]) -> dict[str, float] | None:
 
 
 def summary(data: Path) -> dict[str, Any] | None:
-    """What a run's users were like, from its tables; `None` where no model played a user."""
+    """What a run's users were like, from its tables; `None` where no model played a user.
+
+    A dialogue that branched counts its goals and facts once. Guards are counted per message that the model gave in the
+    end: those let in, and those before which a dialogue was ended.
+    """
     import polars as pl
 
-    opened = pl.scan_parquet(data / "dialogues" / "*.parquet")
-    dialogues = opened.select("id", "prompt_id", "ending", "goals_met", "facts", "disclosed", "turns").collect()
+    wanted = ("id", "parent", "prompt_id", "ending", "goals_met", "facts", "disclosed", "rejected")
+    dialogues = pl.scan_parquet(data / "dialogues" / "*.parquet").select(wanted).collect()
     own = pl.col("prompt_id").is_null() | (pl.col("turn") > 0)
     turns = (
         pl.scan_parquet(data / "turns" / "*.parquet")
@@ -82,37 +87,46 @@ def summary(data: Path) -> dict[str, Any] | None:
         .select("text", "mended", *GUARDS)
         .collect()
     )
-    if turns.is_empty():
+    rejected = dialogues.filter(pl.col("rejected").list.len() > 0)["rejected"]
+    messages = turns.height + len(rejected)
+    if not messages:
         return None
+    mended, ended = (Counter(name for names in lists for name in names) for lists in (turns["mended"], rejected))
     endings = dialogues["ending"].value_counts().sort("count", "ending", descending=True)
-    mended = turns["mended"].explode().drop_nulls().value_counts()
-    again: dict[str, int] = dict(mended.iter_rows())
-    met = dialogues["goals_met"].drop_nulls()
+    roots = dialogues.filter(pl.col("parent").is_null())
+    met = roots["goals_met"].drop_nulls()
     return {
-        "messages": turns.height,
+        "messages": messages,
         "guards": {
-            name: {"mended": again.get(name, 0), **rate(int(turns[name].sum()), turns.height)}
+            name: {
+                "mended": mended[name],
+                "left": int(turns[name].sum()),
+                "ended": ended[name],
+                **_share(int(turns[name].sum()) + ended[name], messages),
+            }
             for name in GUARDS
-            if turns[name].any() or again.get(name)
+            if turns[name].any() or mended[name] or ended[name]
         },
         "endings": dict(endings.iter_rows()),
         "goals_met": met.mean() if len(met) else None,
-        "disclosure": _curve(dialogues),
+        "disclosure": _curve(roots),
         "style": _fingerprint(turns["text"].to_list()),
     }
 
 
-def rate(times: int, of: int) -> dict[str, Any]:
+def _share(times: int, of: int) -> dict[str, Any]:
     """A share with its 95 % Wilson interval."""
     from scipy.stats import binomtest
 
     interval = binomtest(times, of).proportion_ci(method="wilson")
-    return {"flagged": times, "share": times / of, "interval": [interval.low, interval.high]}
+    return {"share": times / of, "interval": [interval.low, interval.high]}
 
 
 def _fingerprint(texts: Sequence[str]) -> dict[str, Any]:
     """Each figure beside the lowest and the highest of the human sets."""
-    own = style(texts) or {}
+    own = style(texts)
+    if own is None:
+        return {}
     lengths = sorted(map(words, texts))
     own["words_p90"] = lengths[min(len(lengths) - 1, int(0.9 * len(lengths)))]
     sets = human().values()

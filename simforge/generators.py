@@ -13,8 +13,8 @@ A generator is front matter (sampling settings, choices) and a text in sections,
 `@system`, `@user` and `@assistant` are one message each. `@dialogue` is the history so far, projected for the
 speaker: what it said itself is `assistant`, what it heard is `user`, put into words by the `@heard` section where
 there is one (variables `text`, and `last`: whether the history ends with it). `@again` is added where a first answer
-would not do (variable `hint`). The sections are found before anything is rendered, so a model's text can never become
-one. Templates are Jinja in an immutable sandbox and strict: a missing variable is an error, not an empty string.
+would not do (variables `hint` and `draft`). The sections are found before anything is rendered, so a model's text can
+never become one. Templates are Jinja in an immutable sandbox and strict: a missing variable is an error.
 
 What changes from turn to turn for a person is rendered as it was at each turn, so that every request extends the one
 before it, and a prefix cache serves all but its end.
@@ -118,7 +118,8 @@ class Generator:
             else:
                 rendered.append(Message(section.kind, _render(section.template, first, self.label)))
         if hint is not None and self.again is not None:
-            rendered.append(Message("user", _render(self.again, {**first, "hint": hint}, self.label)))
+            now = {**variables, **(notes[-1] if notes else {}), "hint": hint}
+            rendered.append(Message("user", _render(self.again, now, self.label)))
         return tuple(_merged(rendered))
 
     def rehearse(self, variables: Mapping[str, Any]) -> list[Mistake]:

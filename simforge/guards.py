@@ -28,7 +28,8 @@ from simforge.types import Finish, Message
 Policy = Literal["repair", "nudge", "flag", "cut", "discard", "off"]
 """What follows an objection. `repair`: asked once more with a hint, and the dialogue ends before the message if that
 does not help. `nudge`: asked once more, and kept with its flag if that does not help. `flag`: kept with its flag.
-`cut`: the dialogue ends before the message. `discard`: the whole dialogue makes no pairs. `off`: not looked for."""
+`cut`: the dialogue ends before the message. `discard`: so it does, and makes no pairs (in a tree: its line). `off`: not
+looked for."""
 
 LEAK = 10
 "Words in a row that a message may not share with the hidden notes; people shared 9 at most."
@@ -40,13 +41,15 @@ RECITED = 3
 "Facts about themselves that people do not tell all in their first message."
 SPELT_ALIKE = 0.75
 "Share of matching letters above which a message is the last one over again."
+LOOKED_AT = 4_000
+"Characters of a message that are searched for phrases: more is too long anyway."
 LONG = 80
 "Words of a message; 0 to 8 % of human ones are longer."
 SHORT = 12
 "Words of a courtesy."
 FLIP = 0.9
 "Probability that an assistant wrote it, above which the classifier objects."
-OUT_OF_ROLE = 0.9
+OUT_OF_ROLE = 0.95
 "Probability that a model steps out of the role, above which the classifier objects."
 FLIP_WORDS = 25
 "Words that the classifier needs: below, people and assistants are too much alike."
@@ -72,8 +75,8 @@ class Guarded:
     "What the model was told about the person and shall not read out."
     facts: Sequence[str] = ()
     "What there is to tell about the person, a phrase each."
-    up_front: bool = False
-    "Whether the person is to tell all about themselves at once."
+    disclosure: str = "free"
+    "How much the person is to tell about themselves, as the recipe has it."
     finish: Finish = Finish.stop
 
     def objections(self, names: Sequence[str] | None = None) -> dict[str, str]:
@@ -158,11 +161,13 @@ def _leak(one: Guarded) -> str | None:
 
 def _recital(one: Guarded) -> str | None:
     """In the opening, a description of oneself in place of a question."""
-    if one.own or one.up_front:
+    if one.own or one.disclosure == "up_front":
         return None
     told = [fact for fact in one.facts if tells(one.text, fact)]
     if len(told) >= RECITED:
         return "; ".join(told)
+    if one.disclosure == "gradually":  # then one fact was asked for
+        return None
     return phrase("recital", one.text) if told or not one.facts else None
 
 
@@ -309,7 +314,7 @@ def _classifiers() -> dict[str, _Learnt]:
 
 def phrase(name: str, text: str) -> str | None:
     """The first of a guard's phrases that stands in a text."""
-    text = text.replace("’", "'")
+    text = _BLANK.sub("\n\n", text[:LOOKED_AT]).replace("’", "'")
     for pattern in _phrases().patterns[name]:
         if match := pattern.search(text):
             return " ".join(match[0].split())[:80] or "markup"
@@ -392,6 +397,8 @@ def _identifier() -> Any:
     return py3langid
 
 
+_BLANK = re.compile(r"[ \t]*\n(?:[ \t]*\n)+")
+"Lines without text, any number: patterns that begin at a line would look through them from each."
 _ENDS = re.compile(r"[.?!][\"')]*\s+(?:[→>-]+\s*)?|\n\s*\n")
 _PERSONAL = re.compile(
     r"\?|\b(?:i|i'm|i'd|i've|my|me|we|our|yes|no|please|hi|hello|let's|thanks|thank)\b", re.IGNORECASE

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from simforge.config import Judge
 from simforge.generators import Generator
@@ -130,8 +131,22 @@ async def rating(
         "answer": candidate.text,
     }
     reply = await calls.ask("judge", generator, variables, prefix, schema=RATING)
-    found = re.findall(r"(?<![\d.])\d{1,3}(?![\d.]*\d)", reply.text)
-    return float(found[0]) if len(found) == 1 and 1 <= int(found[0]) <= 100 else None
+    return rating_in(reply.text)
+
+
+def rating_in(text: str) -> float | None:
+    """The rating in a reply: of its JSON, or its only number; `None` for anything but a whole number of 1 to 100."""
+    try:
+        told = json.loads(text)
+        points = told.get("rating") if isinstance(told, dict) else told
+    except (ValueError, RecursionError):  # no JSON: then a single number
+        numbers = re.findall(r"-?\d+(?:\.\d+)?", text)
+        points = int(numbers[0]) if len(numbers) == 1 and numbers[0].isdigit() else None
+    return float(points) if points is not None and _is_rating(points) else None
+
+
+def _is_rating(points: Any) -> bool:
+    return isinstance(points, int) and not isinstance(points, bool) and 1 <= points <= 100
 
 
 def by_rating(comparison: Comparison, ratings: Mapping[str, float | None], gap: float, judge: str) -> Judgment:
@@ -172,10 +187,10 @@ async def feedback(
     reply = await calls.ask("judge", generator, variables, prefix, schema=json.dumps(schema))
     try:
         filled = json.loads(reply.text)
-        found = {name: (int(filled[name]["performance"]), int(filled[name]["choice"])) for name in names}
-    except (ValueError, KeyError, TypeError):
+        found = {name: (filled[name]["performance"], filled[name]["choice"]) for name in names}
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    return found if all(1 <= points <= 100 for pair in found.values() for points in pair) else None
+    return found if all(_is_rating(points) for pair in found.values() for points in pair) else None
 
 
 async def ask_judge(

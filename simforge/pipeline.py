@@ -68,7 +68,7 @@ SHARD = 64
 _NOTES = {"turn": 0, "goal": "x", "done": False, "tell": "x", "mood": "x", "words": 10}
 _ALWAYS = {"persona": "x", "traits": {}, "wants": "x", "need": "x", "goals": [], "guide": "x", "knowledge": "x"}
 VARIABLES: dict[str, dict[str, Any]] = {
-    "user": {**_ALWAYS, "disclosure": "free", **_NOTES},
+    "user": {**_ALWAYS, "disclosure": "free", "draft": "x", **_NOTES},
     "assistant": {"steering": "x"},
     "reviser": {"steering": "x", "draft": "x"},
     "infer": {"persona": "x"},
@@ -320,6 +320,11 @@ def prepare(recipe: Recipe, people: int | None, seed: int, cast_file: Path | Non
     if not shared and not brings:
         raise UsageError(
             f"personas of {cast.name} cannot open a dialogue: the pack has no `needs`. Add some, or give --prompts."
+        )
+    if recipe.dialogue.disclosure in ("gradually", "up_front") and not cast.pack.facts:
+        raise UsageError(
+            f"dialogue.disclosure is {recipe.dialogue.disclosure}, and the pack of {cast.name} has no `facts` to tell: "
+            "add some (personas/README.md), or set it to free."
         )
     _rehearse(script, cast.traits(0))
     plan = _planned(recipe, cast, space, shared, seed)

@@ -64,7 +64,10 @@ class Plan:
         if recipe.judge.way == "rating":
             return answers * (1 + recipe.judge.share)
         orders = 2 if recipe.judge.orders == "both" else 1
-        compared = 1 if recipe.pairing.compare == "best" else len(recipe.pairing.compare)
+        names = {arm.name for arm in arms}
+        listed = recipe.pairing.compare if recipe.pairing.compare != "best" else []
+        pairs = [(a, b) for a, b in listed if names.issuperset((a, b))]
+        compared = sum(samples * (samples - 1) / 2 if a == b else float(samples) for a, b in pairs)
         return answers + recipe.judge.share * orders * compared * contrasts
 
     def persona(self, index: int) -> Persona:
@@ -103,7 +106,8 @@ class Plan:
         kind = kinds[number % len(kinds)] if kinds else None
         needs = self.recipe.dialogue.conversations[kind].needs if kind else []
         if needs:
-            return kind, cycled(needs, index, self.seed, f"needs/{kind}"), ()
+            person, own = index // self.recipe.prompts.per_persona, -(-self.recipe.prompts.per_persona // len(kinds))
+            return kind, cycled(needs, person * own + number // len(kinds), self.seed, f"needs/{kind}"), ()
         return (kind, *self.cast.need(index, self.seed))
 
     def _stranger(self, person: int, key: str) -> Profile:

@@ -109,7 +109,11 @@ _COLUMNS: dict[str, list[tuple[str, Any, str]]] = {
         ("branched_at", pa.int32(), "Last turn that it shares with its parent, from 0."),
         ("persona_id", pa.string(), "Row of `personas`."),
         ("prompt_id", pa.string(), "Digest of the shared prompt; null where the person wrote the opening."),
-        ("session", pa.int32(), "Number of the dialogue among those that the person remembers, from 0."),
+        (
+            "session",
+            pa.int32(),
+            "Number of the dialogue among those that build on each other, from 0; always 0 as yet.",
+        ),
         ("date", pa.date32(), "When it takes place; null where the recipe does not say."),
         ("conversation_type", pa.string(), "Type of the conversation; null where the recipe has one only."),
         ("need", pa.string(), "What the person brought, where they wrote the opening."),
@@ -123,6 +127,7 @@ _COLUMNS: dict[str, list[tuple[str, Any, str]]] = {
         ("facts", pa.int32(), "Facts that there are to tell about the person."),
         ("disclosed", pa.list_(pa.int32()), "Facts that the person had told by each turn."),
         ("flags", pa.list_(pa.string()), "Guards that object to a user message of this dialogue, each once."),
+        ("rejected", pa.list_(pa.string()), "Guards that object to the message before which the dialogue was ended."),
         ("feedback", FEEDBACK, "A survey about the first answer, filled in afterwards; empty where there is none."),
         ("style", STYLE, "How the user messages are written, to hold against human figures."),
         ("user_model", pa.string(), "Model of the simulated user; null where it was not needed."),
@@ -338,6 +343,7 @@ def _dialogue_row(line: Line, episode: Episode, user_model: str | None) -> dict[
         "facts": len(scenario.facts),
         "disclosed": told,
         "flags": _flags(line, len(line.turns)),
+        "rejected": list(line.rejected),
         "feedback": [
             {"attribute": name, "performance": performance, "choice": choice}
             for name, (performance, choice) in line.feedback.items()

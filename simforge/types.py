@@ -95,7 +95,7 @@ class Scenario:
     kind: str | None = None
     "Type of the conversation, where the recipe has several."
     session: int = 0
-    "Number of the dialogue among those that a person has had, from 0: one that remembers none of the others."
+    "Number of the dialogue among those of a person that build on each other, from 0."
     date: str | None = None
     "ISO date on which it takes place."
 
@@ -479,6 +479,8 @@ class Line:
     ending: Ending
     closing: str | None
     "What the person said in leaving, which nobody answered."
+    rejected: tuple[str, ...]
+    "Guards that objected to the message before which the line ended."
     feedback: dict[str, tuple[int, int]]
     "By attribute: how well the first answer did, and how much that had to do with the choice, 1 to 100."
     judgments: tuple[Judgment, ...]

@@ -43,6 +43,8 @@ class Left:
     ending: Ending
     detail: str = ""
     "What a guard found."
+    rejected: tuple[str, ...] = ()
+    "Guards that object to the message that was not let in."
     closing: str | None = None
     "What they said in leaving."
 
@@ -84,12 +86,14 @@ class User:
         kept, mended = first, tuple[str, ...]()
         hint = next((GUARDS[name].hint for name in first if self._follows(name) in ("repair", "nudge")), None)
         if hint is not None and not self._fatal(first):
-            other = await self._draft(calls, history, note, hint)
+            other = await self._draft(calls, history, note, hint, draft.text)
             if isinstance(other, Left):
                 return other
             second = self._objections(other, history)
             worse = any(self._follows(name) in ("repair", "cut", "discard") for name in second)
-            if not (worse and all(self._follows(name) == "nudge" for name in first)):  # else the first will do
+            if not (
+                worse and all(self._follows(name) in ("nudge", "flag") for name in first)
+            ):  # else the first will do
                 draft, kept, mended = other, second, tuple(name for name in first if name not in second)
         if (left := self._fatal(kept, final=True)) is not None:
             return left
@@ -97,8 +101,8 @@ class User:
         return Spoken(draft.text, self._told(draft.text, note, tuple(kept), mended))
 
     def hear(self, answer: str, reaction: int) -> tuple[int, ...]:
-        """Take in the answer that the dialogue goes on with: `reaction` is 1 where it was the one they prefer, -1 where
-        it was the other. Gives the goals that it takes up."""
+        """Take in the answer that the dialogue goes on with, which pleased (1) or disappointed (-1) or did neither. Gives
+        the goals that it takes up."""
         self.level = max(min(self.level + reaction, max(MOODS)), -(self.conduct.patience or -min(MOODS)))
         now = frozenset(n for n in self.raised - self.met if tells(answer, self.scenario.goals[n]))
         self.met |= now
@@ -132,15 +136,21 @@ class User:
         return MOODS.get(max(self.level, min(MOODS)), "")
 
     async def _draft(
-        self, calls: Calls, history: Sequence[Message], note: dict[str, Any], hint: str | None = None
+        self,
+        calls: Calls,
+        history: Sequence[Message],
+        note: dict[str, Any],
+        hint: str | None = None,
+        rejected: str = "",
     ) -> _Draft | Left:
         generator, scenario = self.script.user, self.scenario
         # The scenario's key separates people who happen to be described alike.
         attempt = scenario.key + ("" if hint is None else "/again")
-        notes = [*self.notes, note]
-        reply = await calls.ask("user", generator, self._always(), history, "user", attempt, notes=notes, hint=hint)
+        notes, always = [*self.notes, note], {**self._always(), "draft": rejected}
+        reply = await calls.ask("user", generator, always, history, "user", attempt, notes=notes, hint=hint)
         text, ends = reply.text, generator.front.ends
-        if ends is not None and ends in text:
+        silent = bool(history) and not text.strip()  # some servers leave the token that ends out
+        if ends is not None and (ends in text or silent):
             return Left(Ending.satisfied, closing=unquoted(text.partition(ends)[0]) or None)
         said = unquoted(text)
         if history and courteous(said):
@@ -174,7 +184,7 @@ class User:
             history,
             (self.scenario.persona.text, self._wants),
             self.scenario.facts,
-            dialogue.disclosure == "up_front",
+            dialogue.disclosure,
             draft.reply.finish,
         )
         return guarded.objections([name for name in GUARDS if self._follows(name) != "off"])
@@ -184,12 +194,12 @@ class User:
 
     def _fatal(self, found: dict[str, str], final: bool = False) -> Left | None:
         """The ending that objections lead to, if any: `final` where there is no further try."""
-        for name, what in found.items():
-            policy = self._follows(name)
-            if policy == "discard":
-                return Left(Ending.guarded, f"{name}: {what}")
-            if policy == "cut" or (policy == "repair" and final):
-                return Left(Ending.loop if name == "loop" else Ending.broken_role, f"{name}: {what}")
+        for policy in ("discard", "cut", "repair") if final else ("discard", "cut"):
+            for name, what in found.items():
+                if self._follows(name) == policy:
+                    other = Ending.loop if name == "loop" else Ending.broken_role
+                    ending = Ending.guarded if policy == "discard" else other
+                    return Left(ending, f"{name}: {what}", rejected=tuple(found))
         return None
 
     def _told(self, text: str, note: dict[str, Any], flags: tuple[str, ...], mended: tuple[str, ...]) -> UserTurn:

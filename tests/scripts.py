@@ -143,3 +143,38 @@ def recording(request: ChatRequest) -> str | ChatReply:
     with Path(os.environ["CALLS"]).open("a") as file:
         file.write(json.dumps([message.as_dict() for message in request.messages]) + "\n")
     return actor(request)
+
+
+def sighs_in_bold(request: ChatRequest) -> str | ChatReply:
+    """As a user, sighs and writes in bold."""
+    return "*sighs* **why** is my bread flat?" if _plays_user(request) else actor(request)
+
+
+def first_bold_then_sighing(request: ChatRequest) -> str | ChatReply:
+    """As a user, is long and in bold at first, and sighs when it is asked again."""
+    if not _plays_user(request):
+        return actor(request)
+    asked_again = "would not do" in request.messages[-1].content
+    return (
+        "*sighs* why?"
+        if asked_again
+        else "**help** " + " ".join(f"my loaf was flat on day {n} and i do not know why," for n in range(25))
+    )
+
+
+def says_nothing_new(request: ChatRequest) -> str | ChatReply:
+    """As a user, asks for the same in other orders of words."""
+    if not _plays_user(request):
+        return actor(request)
+    turn = sum(message.role == "assistant" for message in request.messages)
+    return "bread flat oven cold again " * (turn + 1) + "why?"
+
+
+def introduces_itself(request: ChatRequest) -> str | ChatReply:
+    """As a user, says in the opening what it is told to say, as people in forms do."""
+    told = _note(request, "In this message they let show")
+    return (
+        f"As a person from here I would say {told}, and why is my bread so flat?"
+        if _plays_user(request)
+        else actor(request)
+    )

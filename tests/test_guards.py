@@ -6,6 +6,7 @@ import ast
 import csv
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -40,8 +41,9 @@ def test_the_classifier_is_as_good_as_it_is_said_to_be(figures):
 
 def test_the_readme_shows_the_planted_faults_as_they_are_measured(figures):
     text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    missing = [row for name, one in figures.items() if (row := planted.row(name, one)) not in text]
-    assert not missing, "the README should have: " + " ".join(missing)
+    lines = text.splitlines()
+    missing = [row for name, one in figures.items() if lines.count(row := planted.row(name, one)) != 1]
+    assert not missing, "the README should have, once each: " + " ".join(missing)
 
 
 def test_the_shipped_classifiers_are_what_their_texts_teach():
@@ -92,7 +94,7 @@ def test_what_needs_more_than_the_text_is_noticed_with_it():
     assert {*Guarded(read_out, TAP, hidden=(notes,)).objections()} == {"leak"}
     recital = "I'm a baker in Canada, 40 years old, and I live alone. My tap drips."
     assert {*Guarded(recital, (), facts=facts).objections()} == {"recital"}
-    assert Guarded(recital, (), facts=facts, up_front=True).objections() == {}
+    assert Guarded(recital, (), facts=facts, disclosure="up_front").objections() == {}
     assert Guarded(recital, TAP, facts=facts).objections() == {}
     assert {*Guarded("and what about the", TAP, finish=Finish.length).objections()} == {"truncated"}
     thanks = [*TAP, Message("user", "Thanks a lot, bye!"), Message("assistant", "You're welcome, bye!")]
@@ -100,10 +102,52 @@ def test_what_needs_more_than_the_text_is_noticed_with_it():
 
 
 def test_courtesies_are_told_from_content():
-    assert courteous("Thanks, that helps a lot!") and courteous("ok thank you so much, bye")
+    for text in ("Thanks, that helps a lot!", "ok thank you so much, bye", "gracias", "vielen dank, tschüss"):
+        assert courteous(text)
     assert not courteous("Thanks! And what about the oven?") and not courteous(
         "thanks but the oven is still cold inside"
     )
+
+
+PEOPLE = """\
+I can't do that, I'm only renting. What else?
+i won't do that again lol. what about the oven?
+I'm not comfortable with this kind of work, is there a plumber's way?
+I can't help with that part myself, is there somebody I should call?
+In my role as a nurse I get home late.
+my role as the new nurse is unclear, what do i ask my boss
+I must stop being so lazy
+I'd rather not answer my boss's questions
+the language model course at uni is hard
+I have to be honest, I'm only human.
+I look up recipes but they never work
+(I have tried the washer already) what now?
+Great question from my son: why is it blue?
+Same problem.
+No luck.
+tomorrow evening
+it drips all night
+that's too much
+no, this weekend
+let me know what you think of my plan
+can you tell me more about the washer?
+is there anything else i should check?
+what can i do about it, should i see a doctor?
+my height: 180, weight: 80
+I'm a nurse and I work nights, why can't I sleep?
+2) and 3) i understand but not 1)
+"""
+
+
+@pytest.mark.parametrize("text", PEOPLE.splitlines())
+def test_what_people_say_is_left_alone_and_closes_nothing(text):
+    assert Guarded(text, TAP).objections() == {} and not courteous(text)
+
+
+def test_a_message_of_nothing_but_lines_is_looked_at_in_no_time():
+    before = time.process_time()
+    Guarded("\n \n" * 3000 + "- a", TAP).objections()
+    assert time.process_time() - before < 1  # it took twenty seconds where a pattern could begin at every line
 
 
 def test_a_fact_is_told_by_half_of_its_words():

@@ -14,9 +14,9 @@ import polars as pl
 import pytest
 from conftest import simforge
 
-from simforge import conduct, config, models
+from simforge import conduct, config, judging, models
 from simforge.dialogue import play
-from simforge.errors import RecipeError
+from simforge.errors import RecipeError, SimForgeError
 from simforge.guards import GUARDS
 from simforge.identity import file_sha256, rng
 from simforge.ledger import Ledger
@@ -98,7 +98,12 @@ def test_people_leave_when_their_patience_is_used_up(tmp_path):
 
 
 def test_what_people_know_and_how_patient_they_are_is_drawn_as_declared():
-    recipe = recipe_of("quickstart", "dialogue.knowledge={nothing: 3, a lot: 1}", "dialogue.patience=[1,4]")
+    recipe = recipe_of(
+        "quickstart",
+        "dialogue.knowledge={nothing: 3, a lot: 1}",
+        "dialogue.patience=[1,4]",
+        "dialogue.continue_with=random",
+    )
     plan, script = prepare(recipe, 1000, seed=0)
     drawn = [conduct.draw(recipe.dialogue, None, one, 0) for one in plan.scenarios(0, 1000)]
     knows = Counter(one.knowledge for one in drawn)
@@ -190,7 +195,101 @@ def test_the_guards_can_be_listed():
     assert shown.status == 0 and "role_flip" in shown.out and "repair" in shown.out
 
 
+def test_what_forbids_most_decides_where_guards_differ(tmp_path):
+    strict = ("dialogue.guards.stage=repair", "dialogue.guards.structured=discard", "labels.check=none")
+    (line,) = played(tmp_path, "quickstart", *strict, model="scripted:scripts:sighs_in_bold")[0].lines
+    assert (line.ending, line.pairs, {*line.rejected}) == (Ending.guarded, (), {"stage", "structured"})
+
+
+def test_a_second_try_that_is_worse_leaves_the_first(tmp_path):
+    mild = ("dialogue.guards.structured=flag", "dialogue.turns=1")
+    (line,) = played(tmp_path, "quickstart", *mild, model="scripted:scripts:first_bold_then_sighing")[0].lines
+    assert (line.ending, line.turns[0].said.flags) == (Ending.max_turns, ("truncated", "structured"))
+
+
+def test_people_who_say_nothing_new_are_cut_short(tmp_path):
+    loose = ("dialogue.guards.repetition=off", "dialogue.turns=6", "dialogue.goals=false")
+    (line,) = played(tmp_path, "quickstart", *loose, model="scripted:scripts:says_nothing_new")[0].lines
+    assert (line.ending, len(line.turns), line.rejected) == (Ending.loop, 2, ("loop",))
+
+
+def test_a_person_who_is_told_to_tell_one_fact_may(tmp_path):
+    (episode,) = played(tmp_path, "aloe", "dialogue.turns=1", model="scripted:scripts:introduces_itself")
+    assert [turn.said.flags for turn in episode.lines[0].turns] == [()]
+
+
+def test_dialogues_that_guards_ended_are_counted_with_the_messages_that_were_not_let_in(tmp_path):
+    out = generated(tmp_path / "r", "quickstart", model="scripted:scripts:sighs_always")
+    fidelity = json.loads((out / "manifest.json").read_text())["fidelity"]
+    assert fidelity["endings"] == {"broken_role": 8} and fidelity["messages"] == 8
+    assert fidelity["guards"]["stage"]["ended"] == 8 and fidelity["guards"]["stage"]["share"] == 1
+    assert table(out, "dialogues")["rejected"].to_list() == [["stage"]] * 8
+
+
+def test_people_who_were_read_back_have_the_same_facts(tmp_path):
+    out = generated(tmp_path / "r", "quickstart", people=4)
+    recipe = recipe_of("quickstart")
+    drawn, read = prepare(recipe, 4, seed=0)[0], prepare(recipe, None, seed=0, cast_file=out)[0]
+    facts = [scenario.facts for scenario in drawn.scenarios(0, 4)]
+    assert facts == [scenario.facts for scenario in read.scenarios(0, 4)] and all(facts)
+
+
+def test_no_need_comes_twice_before_all_were_used():
+    recipe = recipe_of("prism")
+    plan, _ = prepare(recipe, 14, seed=0)
+    scenarios = [one for one in plan.scenarios(0, len(plan)) if one.kind == "values guided"]
+    assert {*Counter(one.need for one in scenarios).values()} == {2}
+
+
+def test_the_most_calls_that_a_plan_can_take_count_every_sample():
+    recipe = recipe_of(
+        "quickstart", "candidates.samples=3", "judge.share=1.0", "dialogue.turns=1", "prompts.per_persona=1"
+    )
+    plan, _ = prepare(recipe, 1, seed=0)
+    assert plan.calls == 1 + 3 * 3 + 2 * 3 * 2
+
+
+@pytest.mark.parametrize(
+    ("reply", "rating"),
+    [('{"rating": 85}', 85), ("85", 85), ('{"rating": -5}', None), ("-5", None), ('{"rating": 1e999}', None), ("8 or 9", None),
+     ('{"rating": 101}', None), ("about 70, I think", 70), ('{"rating": true}', None), ("85/100", None)],
+)  # fmt: skip
+def test_a_rating_is_a_whole_number_from_1_to_100_or_none(reply, rating):
+    assert judging.rating_in(reply) == rating
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (("dialogue.patience=[4,2]",), "the fewest come first"),
+        (("dialogue.patience=[2,4]",), "nobody is disappointed who gets the answer they prefer"),
+        (("candidates.conditions=[plain, inferred]", "pairing.compare=[[inferred, plain]]", "labels.by=judge", "judge.share=1"),
+         "answers are `inferred`, and nothing is"),
+        (("pairing.compare=best",), "needs ratings"),
+        (("candidates.conditions=[winner]",), "`winner` is the arm that won the `opening`"),
+        (("candidates.conditions=[{name: winner, model: user}, plain]",), "name: 'winner' stands for"),
+        (("candidates.conditions=[{name: own, condition: plain}, plain]",), "'own' is a condition's"),
+        (("candidates.conditions=[revised, own]",), "`revised` revises the `plain` answer"),
+        (("candidates.conditions=[own, oposite]",), "did you mean 'opposite'"),
+        (("models.rival='scripted:'",), "models.rival: is asked by nothing"),
+        (("dialogue.guards.stage=forbid",), "'forbid' is not allowed"),
+        (("dialogue.writing=oasst",), "oasst1"),
+        (("dialogue.conversations={chat: {guide: x}}", "prompts.source=everyday-instructions"), "people who open the dialogue"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_played_is_refused_with_the_reason(overrides, sentence):
+    with pytest.raises(SimForgeError, match=sentence):
+        prepare(recipe_of("quickstart", *overrides), 1, seed=0)
+
+
 # Trees, and who competes.
+
+
+def test_a_branch_whose_patience_is_used_up_ends_too(tmp_path):
+    impatient = ("dialogue.continue_with=both", "dialogue.patience=[1,1]", "dialogue.turns=4", "labels.check=none")
+    (episode,) = played(tmp_path, "quickstart", *impatient, "dialogue.goals=false")
+    branches = [line for line in episode.lines if line.left == 0]
+    assert branches and all(line.ending == Ending.gave_up and len(line.own) == 0 for line in branches)
 
 
 def test_going_on_with_both_makes_a_tree_whose_rows_keep_their_parents(tmp_path):

@@ -15,7 +15,6 @@ with what was got, `tables` the files that packs name.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -103,10 +102,9 @@ class Cast:
             raise UsageError(f"{self.name}: `text` does not render for person {index}: {problem}.") from None
 
     def facts(self, index: int) -> tuple[str, ...]:
-        """What there is to tell about the person, a phrase each."""
-        if not self.pack.facts or self.texts is not None:
-            pieces = re.split(r"[.;,]\s+|\.$", self.text(index))
-            return tuple(piece.strip() for piece in pieces if piece.strip())
+        """What there is to tell about the person, a phrase each; nothing where the pack does not say."""
+        if not self.pack.facts:
+            return ()
         traits = self.traits(index)
         try:
             phrases = (" ".join(compiled(fact).render(traits).split()) for fact in self.pack.facts)

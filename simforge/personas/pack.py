@@ -371,7 +371,7 @@ class Pack(Strict):
     adds stays in the text and enters no column."""
     facts: list[str] = []
     """Templates over the traits, a phrase each: what there is to tell about the person, and what a run counts as told.
-    One that renders to nothing is left out. By default the sentences of the person's text."""
+    One that renders to nothing is left out."""
     needs: list[str | dict[str, list[str]]] = []
     """What such people bring to an assistant: the openings that they write themselves start from one of these. A need
     may have goals (`a tap that drips: [what it costs, ...]`): what the person wants to know beyond it, which they bring
