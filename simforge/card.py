@@ -15,8 +15,8 @@ from simforge.guards import GUARDS
 from simforge.identity import digest
 from simforge.types import REASONS
 
-LENGTHS = ("words", "words_p90")
-"Figures in words: the median and the 90th percentile; the others are shares."
+LENGTHS = {"words": "words, median", "words_p90": "words, 90th percentile"}
+"Figures that are lengths; the others are shares."
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
@@ -124,19 +124,21 @@ def _users(found: dict[str, Any]) -> str:
         lines.append(f"Of the goals behind their needs, {found['goals_met']:.0%} were brought up and taken up.")
     if found["disclosure"]:
         told = ", ".join(f"{share:.0%}" for share in found["disclosure"])
-        lines.append(f"By turn, people had told this share of what there is to tell about them: {told}.")
+        lines.append(
+            f"By each turn, those who were still there had told this share of what there is to tell about them: {told}."
+        )
     guards = ["| guard | means | mended | left in | ended it | objections in the end |", "|---|---|---|---|---|---|"]
     for name, one in found["guards"].items():
         low, high = one["interval"]
         counts = f"{one['mended']} | {one['left']} | {one['ended']} | {one['share']:.1%} ({low:.1%} to {high:.1%})"
         guards.append(f"| `{name}` | {GUARDS[name].about} | {counts} |")
-    style = ["| of the messages | here | human chats |", "|---|---|---|"]
+    style = ["| of the messages | here | human chats | |", "|---|---|---|---|"]
     for name, one in found["style"].items():
         here, (low, high) = one["here"], one["human"]
-        figures = (
-            f"{here:.0f} | {low:.0f} to {high:.0f}" if name in LENGTHS else f"{here:.0%} | {low:.0%} to {high:.0%}"
-        )
-        style.append(f"| {name.replace('_', ' ')} | {figures} |")
+        form = ".0f" if name in LENGTHS else ".1%"
+        outside = "" if low <= here <= high else "below people's" if here < low else "above people's"
+        what = LENGTHS.get(name, name.replace("_", " "))
+        style.append(f"| {what} | {here:{form}} | {low:{form}} to {high:{form}} | {outside} |")
     tables = ["\n".join(guards)] if found["guards"] else ["No guard objected to anything."]
     return "\n\n".join([" ".join(lines), *tables, "\n".join(style)])
 

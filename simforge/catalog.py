@@ -64,11 +64,11 @@ def entry(kind: str, reference: str) -> Entry:
     else:
         if reference not in names(kind):
             folder, _, name = reference.rpartition("/")
-            what = "preference space" if folder == "spaces" else _SINGULAR[kind]
+            what = _FOLDERS.get(folder, _SINGULAR[kind])
             near = [one.removeprefix(f"{folder}/") for one in names(kind) if one.rpartition("/")[0] == folder]
-            said = name if folder == "spaces" else reference
+            said = name if folder in _FOLDERS else reference
             hint = f"See `simforge show {kind}`, or give a path such as ./{name}{SUFFIXES[kind]}."
-            raise NotFound(what, said, near if folder == "spaces" else names(kind), hint)
+            raise NotFound(what, said, near if folder in _FOLDERS else names(kind), hint)
         label = f"{kind}/{reference}{SUFFIXES[kind]}"
         path = root() / label
     try:
@@ -84,4 +84,5 @@ def data_file(kind: str, name: str) -> Path:
     return root() / kind / name
 
 
+_FOLDERS = {"spaces": "preference space", "writing": "way of writing"}
 _SINGULAR = {"personas": "persona pack", "generators": "generator", "pipelines": "pipeline", "schemas": "schema"}

@@ -71,7 +71,7 @@ def load(reference: str) -> Writing:
 def draw(dialogue: Dialogue, way: Writing | None, scenario: Scenario, seed: int) -> Conduct:
     """How the person behaves in this dialogue. The way of writing is the person's, the rest the dialogue's."""
     here, always = rng(seed, "conduct", scenario.key), rng(seed, "writing", scenario.persona.id)
-    patience = here.randint(*dialogue.patience) if dialogue.patience else None
+    patience = here.randint(dialogue.patience[0], dialogue.patience[1]) if dialogue.patience else None
     known = dialogue.knowledge
     knowledge = here.choices(list(known), weights=list(known.values()))[0] if known else ""
     if way is None:

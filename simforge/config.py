@@ -79,7 +79,7 @@ class Dialogue(Strict):
     "Whether people bring up the goals behind their need, one a turn, where the pack has some."
     disclosure: Disclosure = "free"
     "How much people tell about themselves, and when."
-    patience: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
+    patience: list[Annotated[int, Field(ge=1)]] | None = None
     """Fewest and most disappointing answers that a person takes before they leave: the dialogue going on with an answer
     that they did not prefer is one, with one that they did takes one back. By default they stay."""
     knowledge: dict[str, Annotated[float, Field(gt=0)]] = {}
@@ -100,8 +100,8 @@ class Dialogue(Strict):
         for name in self.guards:
             if name not in GUARDS:
                 raise ValueError(f"guards: there is no guard {name!r}{nearest(name, GUARDS)}")
-        if self.patience is not None and self.patience[0] > self.patience[1]:
-            raise ValueError(f"patience: the fewest come first, not {list(self.patience)}")
+        if self.patience is not None and (len(self.patience) != 2 or self.patience[0] > self.patience[1]):
+            raise ValueError(f"patience: two numbers, the fewest and the most, such as [2, 4], and not {self.patience}")
         return self
 
     def policy(self, guard: str) -> Policy:
@@ -439,7 +439,11 @@ def _across(document: Document, recipe: Recipe) -> list[Mistake]:
         said = "answers are `inferred`, and nothing is: name a generator, such as assistant/infer"
         mistakes.append(document.mistake(("dialogue", "infer"), said))
     if recipe.judge is not None and recipe.judge.way == "rating" and recipe.labels.by != "judge":
-        mistakes.append(document.mistake(("labels", "by"), "a judge that rates makes the labels: set it to judge"))
+        mistakes.append(
+            document.mistake(
+                ("labels", "by"), "a judge that rates makes the labels: set it to judge, and pairing.compare to best"
+            )
+        )
     dialogue, rated = recipe.dialogue, recipe.judge is not None and recipe.judge.way == "rating"
     if dialogue.patience and dialogue.continue_with == "preferred" and not rated:
         said = "nobody is disappointed who gets the answer they prefer: set dialogue.continue_with to random or both"
@@ -451,7 +455,12 @@ def _across(document: Document, recipe: Recipe) -> list[Mistake]:
         if role not in recipe.models:
             mistakes.append(document.mistake(("models",), f"the pipeline uses the role {role!r} and names no model"))
     if recipe.labels.by == "judge" and recipe.judge is None:
-        mistakes.append(document.mistake(("labels", "by"), "is `judge`, and the pipeline has no judge"))
+        mistakes.append(
+            document.mistake(
+                ("labels", "by"),
+                "is `judge`, and the pipeline has no judge: add one, judge: {generator: judge/pairwise}",
+            )
+        )
     if recipe.labels.by == "judge" and recipe.judge is not None and recipe.judge.share < 1:
         said = f"labels.by is `judge`, so every comparison is judged: set it to 1, not {recipe.judge.share}"
         mistakes.append(document.mistake(("judge", "share"), said))
@@ -485,7 +494,7 @@ def _compared(document: Document, recipe: Recipe) -> list[Mistake]:
         path = ("pairing", "compare", number)
         unknown = [name for name in dict.fromkeys((first, second)) if name not in arms or name == WINNER]
         mistakes += [
-            document.mistake(path, f"no candidates are made under {name!r}; made are: {', '.join(arms)}")
+            document.mistake(path, f"no candidates are made under {name!r}; made are: {_listed(arms)}")
             for name in unknown
         ]
         if unknown:
@@ -496,10 +505,16 @@ def _compared(document: Document, recipe: Recipe) -> list[Mistake]:
         if first == second and together and max(together) < 2:
             mistakes.append(document.mistake(path, "compares samples of one condition: set candidates.samples to 2"))
         sides = arms[first].condition, arms[second].condition
-        if recipe.labels.by == "construction" and (sides[0] != Condition.own or sides[1] == Condition.own):
+        wished = (Condition.own, Condition.revised)  # both follow the person's own wishes
+        if recipe.labels.by == "construction" and (sides[0] != Condition.own or sides[1] in wished):
             said = "a label by construction needs `own` first and another condition second; otherwise set labels.by "
             mistakes.append(document.mistake(path, said + "to judge"))
     return mistakes
+
+
+def _listed(arms: Iterable[str]) -> str:
+    names = ", ".join(name for name in arms if name != WINNER)
+    return f"{names} (`winner` is one of these: name those)" if WINNER in arms else names
 
 
 def _unreadable_parts(document: Document) -> list[Mistake]:
@@ -508,8 +523,8 @@ def _unreadable_parts(document: Document) -> list[Mistake]:
     mistakes = [
         document.mistake(
             ("models", name),
-            f"is asked by nothing{nearest(name, [*ROLES, *asked])}: it is neither a role ({', '.join(ROLES)}) nor the "
-            "`model` of an arm of `candidates`",
+            "is asked by nothing: it is neither a role nor the `model` of an arm of `candidates`"
+            f"{nearest(name, [*ROLES, *asked])}",
         )
         for name in _named(document)
         if name not in (*ROLES, *asked)

@@ -135,7 +135,7 @@ def _go_on(line: _Open, turn: Turn, answer: Candidate, prefix: tuple[Message, ..
 
 
 def _reaction(answer: Candidate, labels: _Labels, script: Script) -> int:
-    """Whether an answer pleased the person (1) or disappointed them (-1): by their rating, or because they liked another
+    """Whether an answer pleased the person (1) or disappointed them (-1): by their rating, or because they like another
     less or more. One that they got because they prefer it says nothing."""
     if answer.id in labels.ratings:
         rating = labels.ratings[answer.id]

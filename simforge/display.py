@@ -174,9 +174,11 @@ def ending(path: Path, manifest: dict[str, Any], stream: TextIO | None = None) -
         if any(about["reference"].startswith("scripted:") for about in manifest["models"].values()):
             text += "A scripted model follows only the steering it knows; this says nothing about your recipe."
         else:
-            text += (
-                "A larger model helps most; labels.check=none or more max_tokens in the generator change what passes."
-            )
+            text += "A larger model helps most"
+            if manifest["recipe"]["labels"]["by"] == "judge":
+                text += ": here a model makes the labels, and a small one cannot judge."
+            else:
+                text += "; labels.check=none or more max_tokens in the generator change what passes."
         console.print(Text(text, style="bold"))
         return
     python = "uv run python" if "UV" in os.environ else "python"
@@ -248,9 +250,11 @@ def _some_pairs(path: Path) -> list[dict[str, Any]]:
 
 
 def _users(console: Console, found: dict[str, Any] | None) -> None:
-    """What the guards found in the simulated users' messages."""
+    """How the simulated users' dialogues ended, and what the guards found in their messages."""
     if not found:
         return
+    endings = ", ".join(f"{ending} {count}" for ending, count in found["endings"].items())
+    console.print(Text(f"Dialogues ended: {endings}."))
     mended = sum(one["mended"] for one in found["guards"].values())
     ended = sum(count for ending, count in found["endings"].items() if ending in BROKEN)
     left = {name: one["share"] for name, one in found["guards"].items() if one["left"]}

@@ -38,6 +38,7 @@ from simforge.documents import Strict
 from simforge.errors import Mistake, RecipeError, nearest
 from simforge.types import Message, Sampling
 
+SECTIONS = ("system", "user", "assistant", "dialogue", "heard", "again")
 _HEADER = re.compile(r"^@(system|user|assistant|dialogue|heard|again)[ \t]*$", re.MULTILINE)
 
 
@@ -175,7 +176,16 @@ def load(reference: str) -> Generator:
     sections = list(zip(pieces[1::2], (piece.strip() for piece in pieces[2::2]), strict=True))
     heard = next((template for kind, template in sections if kind == "heard"), "{{ text }}")
     again = next((template for kind, template in sections if kind == "again"), None)
-    mistakes = [_syntax(template, found.label, line) for _, template in sections]
+    mistakes: list[Mistake | None] = [
+        Mistake(found.label, line + body[: match.start()].count("\n"), "", f"@{match[1]} is no section{choices}")
+        for match in re.finditer(r"^@(\w+)[ \t]*$", body, re.MULTILINE)
+        if match[1] not in SECTIONS
+        for choices in [nearest(match[1], SECTIONS) or f"; there are: {', '.join(SECTIONS)}"]
+    ]
+    mistakes += [_syntax(template, found.label, line) for _, template in sections]
+    kinds = [kind for kind, _ in sections]
+    if "heard" in kinds and "dialogue" in kinds and kinds.index("heard") < kinds.index("dialogue"):
+        mistakes.append(Mistake(found.label, line, "", "@heard stands before @dialogue: put it after"))
     if any(mistakes):
         raise RecipeError(mistake for mistake in mistakes if mistake)
     kept = tuple(Section(cast(Any, kind), text) for kind, text in sections if kind not in ("heard", "again"))

@@ -13,6 +13,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, replace
@@ -38,6 +39,7 @@ from simforge.display import Display
 from simforge.errors import (
     BudgetReached,
     Interrupted,
+    Mistake,
     ModelError,
     RecipeError,
     RunFolderError,
@@ -319,7 +321,8 @@ def prepare(recipe: Recipe, people: int | None, seed: int, cast_file: Path | Non
     )
     if not shared and not brings:
         raise UsageError(
-            f"personas of {cast.name} cannot open a dialogue: the pack has no `needs`. Add some, or give --prompts."
+            f"personas of {cast.name} cannot open a dialogue: neither the pack nor every one of dialogue.conversations "
+            "has `needs`. Add some, or give --prompts."
         )
     if recipe.dialogue.disclosure in ("gradually", "up_front") and not cast.pack.facts:
         raise UsageError(
@@ -364,14 +367,41 @@ def _rehearse(script: Script, traits: dict[str, Any]) -> None:
         if one is None:
             continue
         if one.front.role != role:
-            raise UsageError(f"{one.label} speaks to the role {one.front.role!r}, and the recipe uses it for {role!r}.")
-        mistakes += one.rehearse(variables)
+            fitting = [name for name in catalog.names("generators") if name.startswith(f"{role}/")]
+            raise UsageError(
+                f"{one.label} speaks to the role {one.front.role!r}, and the recipe uses it for {role!r}. There are: "
+                f"{', '.join(fitting)}."
+            )
+        found = one.rehearse(variables)
+        if found and role == "judge" and one is script.judge:
+            other = "rating" if not rates else "pairwise"
+            said = f"judge.way is {'rating' if rates else 'pairwise'}: is this a generator for {other}? Set both alike"
+            found.append(Mistake(one.label, None, "", said))
+        mistakes += found
+    mistakes += _unread(script)
     if mistakes:
         raise RecipeError(mistakes)
     if script.feedback is not None and not script.feedback.front.attributes:
         raise UsageError(f"{script.feedback.label} needs `attributes`: what its survey asks about.")
     if script.judge is not None and not rates and len(script.judge.front.choices) not in (2, 3):
         raise UsageError(f"{script.judge.label} needs two or three `choices`: for first, second and, if wanted, tie.")
+
+
+def _unread(script: Script) -> list[Mistake]:
+    """What the recipe sets and the user's generator never reads: it would be in the data and not in the dialogues."""
+    dialogue, user = script.recipe.dialogue, script.user
+    text = " ".join([*(section.template for section in user.sections), user.heard])
+    set_and_read = {
+        "knowledge": (bool(dialogue.knowledge), "knowledge"),
+        "writing": (script.writing is not None, "words"),
+        "conversations": (bool(dialogue.conversations), "guide"),
+        "disclosure": (dialogue.disclosure in ("gradually", "up_front"), "tell"),
+    }
+    return [
+        Mistake(user.label, None, "", f"dialogue.{key} is set, and this generator never uses {{{{ {variable} }}}}")
+        for key, (given, variable) in set_and_read.items()
+        if given and not re.search(rf"\b{variable}\b", text)
+    ]
 
 
 def _planned(recipe: Recipe, cast: Cast, space: Space, shared: Sequence[Prompt], seed: int) -> Plan:

@@ -339,7 +339,7 @@ class Discard:
 
 REASONS = {
     "model_error": "a model call failed",
-    "broken_role": "the simulated user stopped being a user, and asking again did not help",
+    "broken_role": "the simulated user stopped being a user, and a guard ended the dialogue there",
     "loop": "the simulated user only exchanged courtesies or said nothing new",
     "guarded": "a guard rejects the whole dialogue",
     "empty": "an answer has no words",

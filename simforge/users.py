@@ -101,7 +101,7 @@ class User:
         return Spoken(draft.text, self._told(draft.text, note, tuple(kept), mended))
 
     def hear(self, answer: str, reaction: int) -> tuple[int, ...]:
-        """Take in the answer that the dialogue goes on with, which pleased (1) or disappointed (-1) or did neither. Gives
+        """Take in the answer that the dialogue goes on with, which pleased (1), disappointed (-1) or did neither. Gives
         the goals that it takes up."""
         self.level = max(min(self.level + reaction, max(MOODS)), -(self.conduct.patience or -min(MOODS)))
         now = frozenset(n for n in self.raised - self.met if tells(answer, self.scenario.goals[n]))

@@ -196,6 +196,10 @@ def test_the_yaml_and_generator_examples_of_the_docs_are_valid(tmp_path):
         cwd=tmp_path,
     )  # fmt: skip
     assert done.status == 0, done.err
+    (rated,) = re.findall(r"```yaml\n(.*?)```", (ROOT.parent / "docs/users.md").read_text(), re.DOTALL)
+    (tmp_path / "rated.yaml").write_text(rated)
+    done = simforge("generate", "./rated.yaml", "--personas", 4, "--out", "rated", cwd=tmp_path)
+    assert done.status == 0, done.err
     assert simforge("personas", "check", "./people.yaml", cwd=tmp_path).status == 0
     (tmp_path / "persona.jsonl").write_text('{"persona": "A baker."}\n{"persona": "A nurse."}\n')
     (tmp_path / "hub.yaml").write_text(hub)

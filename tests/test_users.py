@@ -251,9 +251,19 @@ def test_the_most_calls_that_a_plan_can_take_count_every_sample():
 
 @pytest.mark.parametrize(
     ("reply", "rating"),
-    [('{"rating": 85}', 85), ("85", 85), ('{"rating": -5}', None), ("-5", None), ('{"rating": 1e999}', None), ("8 or 9", None),
-     ('{"rating": 101}', None), ("about 70, I think", 70), ('{"rating": true}', None), ("85/100", None)],
-)  # fmt: skip
+    [
+        ('{"rating": 85}', 85),
+        ("85", 85),
+        ('{"rating": -5}', None),
+        ("-5", None),
+        ('{"rating": 1e999}', None),
+        ("8 or 9", None),
+        ('{"rating": 101}', None),
+        ("about 70, I think", 70),
+        ('{"rating": true}', None),
+        ("85/100", None),
+    ],
+)
 def test_a_rating_is_a_whole_number_from_1_to_100_or_none(reply, rating):
     assert judging.rating_in(reply) == rating
 
@@ -261,22 +271,42 @@ def test_a_rating_is_a_whole_number_from_1_to_100_or_none(reply, rating):
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (("dialogue.patience=[4,2]",), "the fewest come first"),
+        (("dialogue.patience=[4,2]",), "two numbers, the fewest and the most"),
         (("dialogue.patience=[2,4]",), "nobody is disappointed who gets the answer they prefer"),
-        (("candidates.conditions=[plain, inferred]", "pairing.compare=[[inferred, plain]]", "labels.by=judge", "judge.share=1"),
-         "answers are `inferred`, and nothing is"),
+        (
+            (
+                "candidates.conditions=[plain, inferred]",
+                "pairing.compare=[[inferred, plain]]",
+                "labels.by=judge",
+                "judge.share=1",
+            ),
+            "answers are `inferred`, and nothing is",
+        ),
         (("pairing.compare=best",), "needs ratings"),
         (("candidates.conditions=[winner]",), "`winner` is the arm that won the `opening`"),
         (("candidates.conditions=[{name: winner, model: user}, plain]",), "name: 'winner' stands for"),
         (("candidates.conditions=[{name: own, condition: plain}, plain]",), "'own' is a condition's"),
+        (
+            ("candidates.conditions=[plain, own, revised]", "pairing.compare=[[own, revised]]"),
+            "a label by construction needs",
+        ),
+        (
+            ("judge.way=rating", "labels.by=judge", "judge.share=1"),
+            "judge.way is rating: is this a generator for pairwise",
+        ),
+        (("dialogue.knowledge={a lot: 1}", "dialogue.user=user/userlm"), "never uses {{ knowledge }}"),
+        (("dialogue.user=judge/pairwise",), "There are: user/adversarial"),
         (("candidates.conditions=[revised, own]",), "`revised` revises the `plain` answer"),
         (("candidates.conditions=[own, oposite]",), "did you mean 'opposite'"),
         (("models.rival='scripted:'",), "models.rival: is asked by nothing"),
         (("dialogue.guards.stage=forbid",), "'forbid' is not allowed"),
-        (("dialogue.writing=oasst",), "oasst1"),
-        (("dialogue.conversations={chat: {guide: x}}", "prompts.source=everyday-instructions"), "people who open the dialogue"),
+        (("dialogue.writing=oasst",), "there is no way of writing named 'oasst'; did you mean 'oasst1'"),
+        (
+            ("dialogue.conversations={chat: {guide: x}}", "prompts.source=everyday-instructions"),
+            "people who open the dialogue",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_played_is_refused_with_the_reason(overrides, sentence):
     with pytest.raises(SimForgeError, match=sentence):
         prepare(recipe_of("quickstart", *overrides), 1, seed=0)

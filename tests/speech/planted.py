@@ -2,9 +2,10 @@
 
     uv run python tests/speech/planted.py
 
-`clean.jsonl` has dialogues with user messages as people write them, `held-out.jsonl` messages as models write them that
-slip; both were written for this, without a look at the guards. `seen.jsonl` has those by which the rules were mended. Each
-fault stands once in a dialogue, in place of one message, so that it has that dialogue's history. What fires on a message where nothing was planted is a false positive.
+`clean.jsonl` has dialogues with user messages as people write them, `held-out.jsonl` messages as models write them
+that slip; both were written for this, without a look at the guards. `seen.jsonl` has those by which the rules were
+mended. Each fault stands once in a dialogue, in place of one message, so that it has that dialogue's history. What
+fires on a message where nothing was planted is a false positive.
 """
 
 from __future__ import annotations
