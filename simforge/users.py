@@ -82,19 +82,16 @@ class User:
         draft = await self._draft(calls, history, note)
         if isinstance(draft, Left):
             return draft
-        first = self._objections(draft, history)
-        kept, mended = first, tuple[str, ...]()
-        hint = next((GUARDS[name].hint for name in first if self._follows(name) in ("repair", "nudge")), None)
-        if hint is not None and not self._fatal(first):
+        kept, mended = self._objections(draft, history), tuple[str, ...]()
+        hint = next((GUARDS[name].hint for name in kept if self._follows(name) in ("repair", "nudge")), None)
+        if hint is not None and not self._fatal(kept):
             other = await self._draft(calls, history, note, hint, draft.text)
             if isinstance(other, Left):
                 return other
             second = self._objections(other, history)
-            worse = any(self._follows(name) in ("repair", "cut", "discard") for name in second)
-            if not (
-                worse and all(self._follows(name) in ("nudge", "flag") for name in first)
-            ):  # else the first will do
-                draft, kept, mended = other, second, tuple(name for name in first if name not in second)
+            if self._fatal(kept, final=True) or not self._fatal(second, final=True):  # else the first will do
+                mended = tuple(name for name in kept if name not in second)
+                draft, kept = other, second
         if (left := self._fatal(kept, final=True)) is not None:
             return left
         self.notes.append(note)
