@@ -119,10 +119,10 @@ def _too_long(one: Guarded) -> str | None:
 def _role_flip(one: Guarded) -> str | None:
     """An assistant's phrase; or, of a longer message, the classifier's word for it."""
     said = phrase("role_flip", one.text)
-    if said is not None or len(one.words) <= FLIP_WORDS or language(one.text) != "en":
+    if said is not None or len(one.words) <= FLIP_WORDS:
         return said
     p = likeness("role_flip", one.text)
-    return f"it reads as an assistant's (p {p:.2f})" if p > FLIP else None
+    return f"it reads as an assistant's (p {p:.2f})" if p > FLIP and language(one.text) == "en" else None
 
 
 def _both_roles(one: Guarded) -> str | None:
@@ -143,10 +143,10 @@ def _both_roles(one: Guarded) -> str | None:
 def _refusal(one: Guarded) -> str | None:
     """A known phrase; or the classifier's word for it."""
     said = phrase("refusal", one.text)
-    if said is not None or len(one.words) < FOREIGN_WORDS or language(one.text) != "en":
+    if said is not None or len(one.words) < FOREIGN_WORDS:
         return said
     p = likeness("refusal", one.text)
-    return f"it reads as out of role (p {p:.2f})" if p > OUT_OF_ROLE else None
+    return f"it reads as out of role (p {p:.2f})" if p > OUT_OF_ROLE and language(one.text) == "en" else None
 
 
 def _leak(one: Guarded) -> str | None:
@@ -177,9 +177,15 @@ def _repetition(one: Guarded) -> str | None:
     for back, earlier in enumerate(reversed(one.own) if len(said) > 2 else ()):
         other = set(WORD.findall(earlier.lower()))
         same = len(said) > 3 and len(said & other) > ALIKE * len(said | other)
-        if same or (back == 0 and SequenceMatcher(None, one.text.lower(), earlier.lower()).ratio() > SPELT_ALIKE):
+        if same or (back == 0 and _spelt_alike(one.text.lower(), earlier.lower())):
             return f"it was said before: {earlier[:60]}"
     return None
+
+
+def _spelt_alike(one: str, other: str) -> bool:
+    """Whether most letters match; two quick upper bounds spare most the slow comparison."""
+    match = SequenceMatcher(None, one, other)
+    return all(bound() > SPELT_ALIKE for bound in (match.real_quick_ratio, match.quick_ratio, match.ratio))
 
 
 def _echo(one: Guarded) -> str | None:
@@ -205,7 +211,7 @@ def _loop(one: Guarded) -> str | None:
 
 def _language(one: Guarded) -> str | None:
     """Another language than the person wrote before."""
-    before = " ".join(one.own)[-600:]
+    before = next((text for text in one.own if len(WORD.findall(text)) > 2 * FOREIGN_WORDS), " ".join(one.own))
     if len(one.words) < FOREIGN_WORDS or not before:
         return None if not before or script(one.text) in ("", script(before)) else script(one.text).lower()
     was, now = language(before), language(one.text)
@@ -279,8 +285,13 @@ def likeness(name: str, text: str) -> float:
     (`personas/speech/roles.jsonl`)."""
     learnt = _classifiers()[name]
     counts = Counter(gram for gram in grams(text) if gram in learnt.weights)
-    size = math.sqrt(sum(((1 + math.log(times)) * learnt.weights[gram][1]) ** 2 for gram, times in counts.items()))
-    score = sum((1 + math.log(n)) * learnt.weights[gram][1] * learnt.weights[gram][0] for gram, n in counts.items())
+    size = score = 0.0
+    for gram, times in counts.items():
+        weight, idf = learnt.weights[gram]
+        value = (1 + math.log(times)) * idf
+        size += value * value
+        score += value * weight
+    size = math.sqrt(size)
     return 1 / (1 + math.exp(-(learnt.bias + score / (size or 1.0))))
 
 
