@@ -58,6 +58,8 @@ class Writing(Strict):
     "People who start messages in lower case."
     no_stop: Share = 0.0
     "People who leave out the last full stop or question mark."
+    languages: dict[str, Annotated[float, Field(gt=0)]] = {}
+    "Languages that people write in, with shares; by default the model decides, which is the generator's language."
     typos: Share = 0.0
     "Share of words that are mistyped, on average over people; each person's own is drawn from an exponential."
 
@@ -83,6 +85,7 @@ def draw(dialogue: Dialogue, way: Writing | None, scenario: Scenario, seed: int)
         lower_case=always.random() < way.lower_case,
         no_stop=always.random() < way.no_stop,
         typos=min(0.2, always.expovariate(1 / way.typos)) if way.typos else 0.0,
+        language=always.choices(list(way.languages), weights=list(way.languages.values()))[0] if way.languages else "",
     )
 
 

@@ -68,7 +68,16 @@ SHARD = 64
 
 
 _NOTES = {"turn": 0, "goal": "x", "done": False, "tell": "x", "mood": "x", "words": 10}
-_ALWAYS = {"persona": "x", "traits": {}, "wants": "x", "need": "x", "goals": [], "guide": "x", "knowledge": "x"}
+_ALWAYS = {
+    "persona": "x",
+    "traits": {},
+    "wants": "x",
+    "need": "x",
+    "goals": [],
+    "guide": "x",
+    "knowledge": "x",
+    "language": "x",
+}
 VARIABLES: dict[str, dict[str, Any]] = {
     "user": {**_ALWAYS, "disclosure": "free", "draft": "x", **_NOTES},
     "assistant": {"steering": "x"},
@@ -394,6 +403,7 @@ def _unread(script: Script) -> list[Mistake]:
     set_and_read = {
         "knowledge": (bool(dialogue.knowledge), "knowledge"),
         "writing": (script.writing is not None, "words"),
+        "writing (languages)": (script.writing is not None and bool(script.writing.languages), "language"),
         "conversations": (bool(dialogue.conversations), "guide"),
         "disclosure": (dialogue.disclosure in ("gradually", "up_front"), "tell"),
     }

@@ -54,6 +54,7 @@ CONDUCT = pa.struct(
         ("lower_case", pa.bool_()),
         ("no_stop", pa.bool_()),
         ("typos", pa.float64()),
+        ("language", pa.string()),
     ]
 )
 GOALS = pa.list_(pa.struct([("goal", pa.string()), ("raised", pa.int32()), ("met", pa.int32())]))

@@ -462,6 +462,8 @@ class Conduct:
     "Whether they leave the last full stop or question mark out."
     typos: float = 0.0
     "Share of their words that are mistyped."
+    language: str = ""
+    "What they write in; empty where the recipe does not say."
 
 
 @dataclass(frozen=True, slots=True)

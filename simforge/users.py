@@ -167,6 +167,7 @@ class User:
             "goals": list(scenario.goals),
             "guide": guide,
             "knowledge": self.conduct.knowledge,
+            "language": self.conduct.language,
             "disclosure": dialogue.disclosure,
         }
 

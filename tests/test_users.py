@@ -111,6 +111,22 @@ def test_what_people_know_and_how_patient_they_are_is_drawn_as_declared():
     assert {one.patience for one in drawn} == {1, 2, 3, 4} and script.writing is None
 
 
+def test_people_write_in_the_languages_that_are_declared_and_the_model_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
+    way = tmp_path / "way.yaml"
+    way.write_text(
+        "description: d\nsource: s\nwords: {median: 10, p90: 30}\nlanguages: {Spanish: 1, English: 3}\n",
+        encoding="utf-8",
+    )
+    recipe = recipe_of("quickstart", f"dialogue.writing={way}")
+    plan, script = prepare(recipe, 800, seed=0)
+    drawn = [conduct.draw(recipe.dialogue, script.writing, one, 0).language for one in plan.scenarios(0, 800)]
+    assert 0.2 < drawn.count("Spanish") / 800 < 0.3 and {*drawn} == {"Spanish", "English"}
+    played(tmp_path, "quickstart", f"dialogue.writing={way}", model="scripted:scripts:recording")
+    first = json.loads((tmp_path / "calls").read_text().splitlines()[0])
+    assert f"Writes in {drawn[0]}." in first[-1]["content"]
+
+
 @pytest.mark.parametrize("name", ["oasst1", "arena", "clariq", "simulatorarena"])
 def test_messages_are_asked_to_be_as_long_as_peoples_are(name):
     way = conduct.load(name)
