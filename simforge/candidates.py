@@ -77,14 +77,14 @@ async def answers(
 ) -> list[Candidate]:
     """Ask for all answers of a turn; those that revise a plain one wait for it."""
     place = _Place(line, turn, prefix, f"/{scenario.persona.index // 2}", script, calls)
-    revised = [order.arm.condition == Condition.revised for order in orders]
-    asked = (place.ask(order) for order, later in zip(orders, revised, strict=True) if not later)
-    first = iter(await at_once(asked))
-    made = [[] if later else next(first) for later in revised]
-    drafts = next((several for several in made if several and several[0].condition == Condition.plain), [])
-    asked = (place.revise(order, drafts) for order, later in zip(orders, revised, strict=True) if later)
-    second = iter(await at_once(asked))
-    return [one for several, later in zip(made, revised, strict=True) for one in (next(second) if later else several)]
+    made: dict[int, list[Candidate]] = {}
+    for late in (False, True):
+        numbers = [n for n, order in enumerate(orders) if (order.arm.condition == Condition.revised) is late]
+        plain = [one for several in made.values() for one in several if one.condition == Condition.plain]
+        drafts = [one for one in plain if one.arm == plain[0].arm]
+        asked = (place.revise(orders[n], drafts) if late else place.ask(orders[n]) for n in numbers)
+        made |= zip(numbers, await at_once(asked), strict=True)
+    return [one for number in sorted(made) for one in made[number]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,14 +12,14 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from simforge import catalog, documents
 from simforge.documents import Document, Strict
 from simforge.errors import Mistake, NotFound, RecipeError, SimForgeError, nearest
 from simforge.guards import GUARDS, Policy
 from simforge.identity import canonical
-from simforge.types import ROLES, USUAL, Access, Condition, Role
+from simforge.types import OWN, ROLES, USUAL, Access, Condition, Role
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Disclosure = Literal["free", "nothing", "gradually", "up_front"]
@@ -61,6 +61,12 @@ class Conversation(Strict):
     "What they bring to it; by default those of the pack."
 
 
+def _guard(name: str) -> str:
+    if name not in GUARDS:
+        raise ValueError(f"there is no guard {name!r}{nearest(name, GUARDS)}")
+    return name
+
+
 class Dialogue(Strict):
     """How a dialogue goes."""
 
@@ -92,17 +98,15 @@ class Dialogue(Strict):
     "Whether that generator sees only the dialogue, or also whom it is about, to pick out what has been told."
     feedback: str | None = None
     "Generator that asks the judge, once the dialogue is over, to fill in a survey about its first answer."
-    guards: dict[str, Policy] = {}
+    guards: dict[Annotated[str, AfterValidator(_guard)], Policy] = {}
     "What follows when a guard objects to a user message, by guard; `simforge show guards` has them all."
 
-    @model_validator(mode="after")
-    def _known(self) -> Dialogue:
-        for name in self.guards:
-            if name not in GUARDS:
-                raise ValueError(f"guards: there is no guard {name!r}{nearest(name, GUARDS)}")
-        if self.patience is not None and (len(self.patience) != 2 or self.patience[0] > self.patience[1]):
-            raise ValueError(f"patience: two numbers, the fewest and the most, such as [2, 4], and not {self.patience}")
-        return self
+    @field_validator("patience")
+    @classmethod
+    def _two(cls, patience: list[int] | None) -> list[int] | None:
+        if patience is not None and (len(patience) != 2 or patience[0] > patience[1]):
+            raise ValueError(f"needs two numbers, the fewest and the most, such as [2, 4], and not {patience}")
+        return patience
 
     def policy(self, guard: str) -> Policy:
         """What follows when a guard objects."""
@@ -134,6 +138,13 @@ class Arm(Strict):
         return self
 
 
+def _arm(given: str | Arm) -> Arm:
+    """The arm that a condition stands for; of `winner` only the name counts."""
+    if isinstance(given, Arm):
+        return given
+    return Arm(name=given, condition=Condition.plain if given == WINNER else Condition(given))
+
+
 class Opening(Strict):
     """Which answers compete at the first turn, where it differs from the others."""
 
@@ -144,7 +155,7 @@ class Opening(Strict):
 
     @property
     def arms(self) -> list[Arm]:
-        return [one if isinstance(one, Arm) else Arm(name=one, condition=one) for one in self.conditions]
+        return [_arm(one) for one in self.conditions]
 
 
 class Candidates(Strict):
@@ -171,13 +182,7 @@ class Candidates(Strict):
     @property
     def arms(self) -> list[Arm]:
         """Who competes at a turn; `winner` is an arm of that name."""
-        made = []
-        for one in self.conditions:
-            if isinstance(one, Arm):
-                made.append(one)
-            else:
-                made.append(Arm(name=one, condition=Condition.plain if one == WINNER else Condition(one)))
-        return made
+        return [_arm(one) for one in self.conditions]
 
     def competing(self, turn: int, winner: str | None) -> tuple[list[Arm], int]:
         """Who competes at a turn, and how many answers each gives; `winner` is the arm that won the turn before."""
@@ -505,10 +510,9 @@ def _compared(document: Document, recipe: Recipe) -> list[Mistake]:
         if first == second and together and max(together) < 2:
             mistakes.append(document.mistake(path, "compares samples of one condition: set candidates.samples to 2"))
         sides = arms[first].condition, arms[second].condition
-        wished = (Condition.own, Condition.revised)  # both follow the person's own wishes
-        if recipe.labels.by == "construction" and (sides[0] != Condition.own or sides[1] in wished):
-            said = "a label by construction needs `own` first and another condition second; otherwise set labels.by "
-            mistakes.append(document.mistake(path, said + "to judge"))
+        if recipe.labels.by == "construction" and (sides[0] not in OWN or sides[1] in OWN):
+            said = "a label by construction needs `own` or `revised` first and another condition second; otherwise set "
+            mistakes.append(document.mistake(path, said + "labels.by to judge"))
     return mistakes
 
 

@@ -19,6 +19,7 @@ from simforge.identity import digest, rng
 from simforge.roles import Calls, Roles, at_once
 from simforge.script import Script
 from simforge.types import (
+    BROKEN,
     Candidate,
     Comparison,
     Condition,
@@ -36,7 +37,7 @@ from simforge.users import Left, User
 
 MIDDLING = 50
 "Rating of 100 that neither pleases nor disappoints."
-LOST = (Ending.broken_role, Ending.loop, Ending.guarded, Ending.model_error)
+LOST = (*BROKEN, Ending.model_error)
 "Endings that are told among the discards."
 
 
@@ -52,13 +53,17 @@ class _Open:
     parent: str | None = None
     left: int | None = None
     history: tuple[Message, ...] = ()
-    winner: str | None = None
-    "Arm that the dialogue went on with at the turn before."
     turns: list[Turn] = field(default_factory=list)
     judgments: list[Judgment] = field(default_factory=list)
     pairs: list[PreferencePair] = field(default_factory=list)
     discards: list[Discard] = field(default_factory=list)
     feedback: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def winner(self) -> str | None:
+        """Arm that the dialogue went on with at the turn before."""
+        last = self.turns[-1] if self.turns else None
+        return next((one.arm for one in last.candidates if one.id == last.continued), None) if last else None
 
 
 async def play(scenario: Scenario, script: Script, roles: Roles) -> Episode:
@@ -131,7 +136,6 @@ def _go_on(line: _Open, turn: Turn, answer: Candidate, prefix: tuple[Message, ..
     met = line.user.hear(answer.text, reaction)
     line.turns.append(replace(turn, continued=answer.id, said=replace(turn.said, met=met)))
     line.history = (*prefix, Message("assistant", answer.text))
-    line.winner = answer.arm
 
 
 def _reaction(answer: Candidate, labels: _Labels, script: Script) -> int:
@@ -209,16 +213,16 @@ async def _labels(
 ) -> _Labels:
     """Judge every comparison of sound answers and make pairs or discards of all."""
     labels = _Labels()
-    ratings = await _ratings(line, script, [one for one in made if flaws[one.id] is None], prefix, labels)
+    await _rate(line, script, [one for one in made if flaws[one.id] is None], prefix, labels)
     sound = []
-    for comparison in _comparisons(line, script, made, ratings, prefix, dimensions):
+    for comparison in _comparisons(line, script, made, labels, prefix, dimensions):
         flawed = next((one for one in (comparison.a, comparison.b) if flaws[one.id]), None)
         if flawed is None:
             sound.append(comparison)
         else:
             detail = f"{comparison.a.arm} / {comparison.b.arm}: the {flawed.arm} answer"
             labels.discards.append(Discard(flawed.turn, "candidates", flaws[flawed.id] or "", detail))
-    judged = await at_once(_judged(comparison, line, script, ratings) for comparison in sound)
+    judged = await at_once(_judged(comparison, line, script, labels) for comparison in sound)
     for comparison, found in zip(sound, judged, strict=True):
         labels.judgments += found
         outcome = pairing.decide(comparison, found, script.recipe.labels)
@@ -229,13 +233,13 @@ async def _labels(
     return labels
 
 
-async def _ratings(
+async def _rate(
     line: _Open, script: Script, sound: Sequence[Candidate], prefix: tuple[Message, ...], labels: _Labels
-) -> dict[str, float | None]:
-    """The person's rating of each sound answer, where the judge rates."""
+) -> None:
+    """Have each sound answer rated, where the judge rates; what cannot be read is a discard and no rating."""
     settings, persona = script.recipe.judge, line.user.scenario.persona
     if settings is None or script.judge is None or settings.way != "rating":
-        return {}
+        return
     generator = script.judge
     asked = (judging.rating(one, prefix, persona, script.space, generator, line.calls) for one in sound)
     found = await at_once(asked)
@@ -244,26 +248,23 @@ async def _ratings(
             labels.discards.append(Discard(one.turn, "judging", "unreadable", f"the rating of the {one.arm} answer"))
         else:
             labels.ratings[one.id] = rating
-    return {one.id: rating for one, rating in zip(sound, found, strict=True)}
 
 
 def _comparisons(
     line: _Open,
     script: Script,
     made: Sequence[Candidate],
-    ratings: dict[str, float | None],
+    labels: _Labels,
     prefix: tuple[Message, ...],
     dimensions: Sequence[str | None],
 ) -> list[Comparison]:
     settings = script.recipe.pairing
     if settings.compare != "best":
         return pairing.comparisons(settings, prefix, made, dimensions)
-    return pairing.best(prefix, made, ratings, rng(script.seed, "best", f"{line.id}/{len(line.turns)}"))
+    return pairing.best(prefix, made, labels.ratings, rng(script.seed, "best", f"{line.id}/{len(line.turns)}"))
 
 
-async def _judged(
-    comparison: Comparison, line: _Open, script: Script, ratings: dict[str, float | None]
-) -> list[Judgment]:
+async def _judged(comparison: Comparison, line: _Open, script: Script, labels: _Labels) -> list[Judgment]:
     """Every judgment of one comparison: construction, measure, and the model where the recipe has one."""
     persona, settings, calls = line.user.scenario.persona, script.recipe.judge, line.calls
     rules = [judging.by_construction(comparison), judging.by_measure(comparison, script.space, persona)]
@@ -271,7 +272,7 @@ async def _judged(
     if settings is None or script.judge is None or comparison.a.text.strip() == comparison.b.text.strip():
         return found
     if settings.way == "rating":
-        found.append(judging.by_rating(comparison, ratings, script.recipe.pairing.gap, calls.model("judge")))
+        found.append(judging.by_rating(comparison, labels.ratings, script.recipe.pairing.gap, calls.model("judge")))
     elif judging.is_judged(comparison, settings, script.seed):
         found.append(await judging.pairwise(comparison, persona, script.space, settings, script.judge, calls))
     return found

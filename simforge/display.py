@@ -23,14 +23,12 @@ from rich.table import Table
 from rich.text import Text
 
 from simforge.shards import Tally
-from simforge.types import REASONS, Ending, Usage
+from simforge.types import BROKEN, REASONS, Usage
 
 EVERY = 10.0
 "Seconds between plain lines."
 WISHES = 4
 "Wishes shown of a person."
-BROKEN = (Ending.broken_role, Ending.loop, Ending.guarded)
-"Endings that are the simulated user's fault."
 SAMPLES = 3
 "Pairs shown at the end."
 

@@ -150,7 +150,7 @@ def _refusal(one: Guarded) -> str | None:
 
 
 def _leak(one: Guarded) -> str | None:
-    """The longest run of words shared with the notes is what counts (Sim-to-real audits use the same measure)."""
+    """A run of words that stands in the notes too."""
     runs = _runs(tuple(one.words), LEAK)
     for notes in one.hidden:
         shared = runs & _runs(tuple(WORD.findall(notes.lower())), LEAK)

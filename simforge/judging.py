@@ -20,32 +20,19 @@ from simforge.identity import digest, rng
 from simforge.measures import MEASURES
 from simforge.preferences import Space
 from simforge.roles import Calls, at_once
-from simforge.types import Candidate, Choice, Comparison, Condition, Judgment, Message, Outcome, Persona, Verdict
+from simforge.types import OWN, Candidate, Choice, Comparison, Judgment, Message, Method, Outcome, Persona, Verdict
 
 TIE_BAND = 0.05
 "A soft label this close to 0.5 is a tie."
 
 
 def by_construction(comparison: Comparison) -> Judgment | None:
-    """Own beats anything else; `None` where no side, or both, were steered by the own profile."""
-    sides = comparison.a.condition == Condition.own, comparison.b.condition == Condition.own
-    if sides[0] == sides[1]:
+    """An answer that follows the person's own wishes beats any other; `None` where no side does, or both."""
+    a, b = comparison.a.condition, comparison.b.condition
+    if (a in OWN) == (b in OWN):
         return None
-    return Judgment(
-        id=_id(comparison, "construction"),
-        turn=comparison.a.turn,
-        a=comparison.a.id,
-        b=comparison.b.id,
-        dimension=comparison.dimension,
-        method="construction",
-        judge=f"{comparison.a.condition}>{comparison.b.condition}"
-        if sides[0]
-        else f"{comparison.b.condition}>{comparison.a.condition}",
-        verdict_ab=None,
-        verdict_ba=None,
-        outcome=Outcome.a if sides[0] else Outcome.b,
-        p_a=None,
-    )
+    better, worse, outcome = (a, b, Outcome.a) if a in OWN else (b, a, Outcome.b)
+    return _judgment(comparison, "construction", f"{better}>{worse}", outcome)
 
 
 def by_measure(comparison: Comparison, space: Space, persona: Persona) -> Judgment | None:
@@ -58,21 +45,7 @@ def by_measure(comparison: Comparison, space: Space, persona: Persona) -> Judgme
     value_a, value_b = measure(comparison.a.text), measure(comparison.b.text)
     lead = value_a - value_b if pole.side == "high" else value_b - value_a
     outcome = Outcome.tie if abs(lead) < axis.gap else Outcome.a if lead > 0 else Outcome.b
-    return Judgment(
-        id=_id(comparison, "measure"),
-        turn=comparison.a.turn,
-        a=comparison.a.id,
-        b=comparison.b.id,
-        dimension=comparison.dimension,
-        method="measure",
-        judge=axis.measure,
-        verdict_ab=None,
-        verdict_ba=None,
-        outcome=outcome,
-        p_a=None,
-        value_a=value_a,
-        value_b=value_b,
-    )
+    return _judgment(comparison, "measure", axis.measure, outcome, value_a=value_a, value_b=value_b)
 
 
 def is_judged(comparison: Comparison, settings: Judge, seed: int) -> bool:
@@ -94,19 +67,8 @@ async def pairwise(
     verdicts = dict(zip(orders, await at_once(asked), strict=True))
     ab, ba = verdicts.get("ab"), verdicts.get("ba")
     outcome, p_a = combine(ab, ba)
-    return Judgment(
-        id=key,
-        turn=comparison.a.turn,
-        a=comparison.a.id,
-        b=comparison.b.id,
-        dimension=comparison.dimension,
-        method="pairwise",
-        judge=calls.model("judge"),
-        verdict_ab=ab.choice if ab else None,
-        verdict_ba=ba.choice if ba else None,
-        outcome=outcome,
-        p_a=p_a,
-    )
+    said = {f"verdict_{order}": verdict.choice for order, verdict in verdicts.items()}
+    return _judgment(comparison, "pairwise", calls.model("judge"), outcome, p_a=p_a, **said)
 
 
 ASKED = ("performance", "choice")
@@ -149,28 +111,14 @@ def _is_rating(points: Any) -> bool:
     return isinstance(points, int) and not isinstance(points, bool) and 1 <= points <= 100
 
 
-def by_rating(comparison: Comparison, ratings: Mapping[str, float | None], gap: float, judge: str) -> Judgment:
+def by_rating(comparison: Comparison, ratings: Mapping[str, float], gap: float, judge: str) -> Judgment:
     """What the ratings of both answers say: the higher, or a tie where they are within the gap."""
-    a, b = ratings[comparison.a.id], ratings[comparison.b.id]
+    a, b = ratings.get(comparison.a.id), ratings.get(comparison.b.id)
     if a is None or b is None:
         outcome = Outcome.unreadable
     else:
         outcome = Outcome.tie if a == b or abs(a - b) < gap else Outcome.a if a > b else Outcome.b
-    return Judgment(
-        id=_id(comparison, "rating"),
-        turn=comparison.a.turn,
-        a=comparison.a.id,
-        b=comparison.b.id,
-        dimension=comparison.dimension,
-        method="rating",
-        judge=judge,
-        verdict_ab=None,
-        verdict_ba=None,
-        outcome=outcome,
-        p_a=None,
-        value_a=a,
-        value_b=b,
-    )
+    return _judgment(comparison, "rating", judge, outcome, value_a=a, value_b=b)
 
 
 async def feedback(
@@ -243,6 +191,20 @@ def _word(text: str, words: list[str]) -> str:
     joined = " ".join(cleaned)
     named = [word for word in words if joined == word.lower() or word.lower() in cleaned]
     return named[0] if len(named) == 1 and joined.startswith(named[0].lower()) else ""
+
+
+def _judgment(comparison: Comparison, method: Method, judge: str, outcome: Outcome, **more: Any) -> Judgment:
+    return Judgment(
+        id=_id(comparison, method),
+        turn=comparison.a.turn,
+        a=comparison.a.id,
+        b=comparison.b.id,
+        dimension=comparison.dimension,
+        method=method,
+        judge=judge,
+        outcome=outcome,
+        **more,
+    )
 
 
 def _id(comparison: Comparison, method: str) -> str:

@@ -37,14 +37,14 @@ def comparisons(
 
 
 def best(
-    prefix: tuple[Message, ...], candidates: Sequence[Candidate], ratings: Mapping[str, float | None], source: Random
+    prefix: tuple[Message, ...], candidates: Sequence[Candidate], ratings: Mapping[str, float], source: Random
 ) -> list[Comparison]:
     """The best rated answer with another, drawn at random: none where fewer than two were rated."""
-    rated = [(rating, one) for one in candidates if (rating := ratings.get(one.id)) is not None]
+    rated = [one for one in candidates if one.id in ratings]
     if len(rated) < 2:
         return []
-    winner = max(rated, key=lambda pair: pair[0])[1]
-    other = source.choice([one for _, one in rated if one is not winner])
+    winner = max(rated, key=lambda one: ratings[one.id])
+    other = source.choice([one for one in rated if one is not winner])
     return [Comparison(prefix, winner, other, None)]
 
 

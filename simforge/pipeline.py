@@ -67,7 +67,7 @@ SHARD = 64
 "Most scenarios in a shard."
 
 
-_NOTES = {"turn": 0, "goal": "x", "done": False, "tell": "x", "mood": "x", "words": 10}
+_NOTES = {"turn": 0, "goal": "x", "tell": "x", "mood": "x", "words": 10}
 _ALWAYS = {
     "persona": "x",
     "traits": {},

@@ -91,7 +91,7 @@ class Plan:
             prompt=prompt,
             need=need,
             goals=goals if self.recipe.dialogue.goals else (),
-            facts=self.cast.facts(person),
+            facts=self.cast.facts(person) if self._spoken else (),
             stranger=self._stranger(person, key) if self._strangers else None,
             kind=kind,
         )
@@ -118,6 +118,10 @@ class Plan:
             if other.values != own.values:
                 return other
         return self.space.opposite(own)
+
+    @cached_property
+    def _spoken(self) -> bool:
+        return "user" in self.recipe.roles
 
     @cached_property
     def _strangers(self) -> bool:

@@ -205,6 +205,10 @@ class Condition(StrEnum):
     "A plain answer, revised by the person's own profile."
 
 
+OWN = (Condition.own, Condition.revised)
+"Conditions under which an answer follows the person's own wishes."
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """One assistant's answer to a prefix."""
@@ -281,6 +285,9 @@ class Outcome(StrEnum):
     unreadable = "unreadable"
 
 
+Method = Literal["construction", "measure", "pairwise", "rating"]
+
+
 @dataclass(frozen=True, slots=True)
 class Judgment:
     """A comparison, decided or not."""
@@ -291,15 +298,15 @@ class Judgment:
     "Candidate id."
     b: str
     dimension: str | None
-    method: Literal["construction", "measure", "pairwise", "rating"]
+    method: Method
     judge: str
     "The model, or the rule's name."
-    verdict_ab: Choice | None
-    "With `a` shown first; `None` where the method has no order or this order was not asked."
-    verdict_ba: Choice | None
-    "With `b` shown first, in the words of that order."
     outcome: Outcome
-    p_a: float | None
+    verdict_ab: Choice | None = None
+    "With `a` shown first; `None` where the method has no order or this order was not asked."
+    verdict_ba: Choice | None = None
+    "With `b` shown first, in the words of that order."
+    p_a: float | None = None
     "Soft label: probability that `a` is better, averaged over the orders asked."
     value_a: float | None = None
     "What the measure gave for `a`, in its unit, or the person's rating of it, 1 to 100."
@@ -374,6 +381,10 @@ class Ending(StrEnum):
     no_answer = "no_answer"
     "No candidate of the last turn was fit to go on with."
     model_error = "model_error"
+
+
+BROKEN = (Ending.broken_role, Ending.loop, Ending.guarded)
+"Endings that are the simulated user's fault."
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,10 +75,10 @@ class User:
     async def speak(self, calls: Calls, history: Sequence[Message]) -> Spoken | Left:
         """What the person says next. A message that a guard objects to is asked for once more, with a hint."""
         turn = len(history) // 2
-        note = self._note(turn)
+        note = self.told_at(turn)
         if turn == 0 and self.scenario.prompt is not None:
             self.notes.append(note)
-            return Spoken(self.scenario.prompt.text, self._told(self.scenario.prompt.text, note, (), ()))
+            return Spoken(self.scenario.prompt.text, UserTurn())  # not the person's words: they tell nothing of them
         draft = await self._draft(calls, history, note)
         if isinstance(draft, Left):
             return draft
@@ -109,7 +109,7 @@ class User:
     def has_enough(self) -> bool:
         return self.conduct.patience is not None and self.level <= -self.conduct.patience
 
-    def _note(self, turn: int) -> dict[str, Any]:
+    def told_at(self, turn: int) -> dict[str, Any]:
         """What the model is told at this turn and not before."""
         scenario, dialogue = self.scenario, self.script.recipe.dialogue
         count = len(scenario.facts)
@@ -122,7 +122,6 @@ class User:
         return {
             "turn": turn,
             "goal": scenario.goals[turn - 1] if 0 < turn <= len(scenario.goals) else "",
-            "done": 0 < len(scenario.goals) < turn and len(self.raised) == len(scenario.goals),
             "tell": tell,
             "mood": self._mood,
             "words": conducts.length(way, self.conduct, scenario, turn, self.script.seed) if way else None,
@@ -143,7 +142,7 @@ class User:
         generator, scenario = self.script.user, self.scenario
         # The scenario's key separates people who happen to be described alike.
         attempt = scenario.key + ("" if hint is None else "/again")
-        notes, always = [*self.notes, note], {**self._always(), "draft": rejected}
+        notes, always = [*self.notes, note], {**self.told_always(), "draft": rejected}
         reply = await calls.ask("user", generator, always, history, "user", attempt, notes=notes, hint=hint)
         text, ends = reply.text, generator.front.ends
         silent = bool(history) and not text.strip()  # some servers leave the token that ends out
@@ -155,7 +154,7 @@ class User:
         way = rng(self.script.seed, "typing", f"{scenario.key}/{note['turn']}/{hint is None}")
         return _Draft(typed(said, self.conduct, way), reply)
 
-    def _always(self) -> dict[str, Any]:
+    def told_always(self) -> dict[str, Any]:
         """What the model is told throughout."""
         scenario, dialogue = self.scenario, self.script.recipe.dialogue
         guide = dialogue.conversations[scenario.kind].guide if scenario.kind else ""

@@ -20,10 +20,10 @@ from simforge.errors import RecipeError, SimForgeError
 from simforge.guards import GUARDS
 from simforge.identity import file_sha256, rng
 from simforge.ledger import Ledger
-from simforge.pipeline import prepare
+from simforge.pipeline import VARIABLES, prepare
 from simforge.roles import Roles
 from simforge.types import Conduct, Ending, Episode
-from simforge.users import unquoted
+from simforge.users import User, unquoted
 
 
 def recipe_of(pipeline: str, *overrides: str, model: str = "scripted:") -> config.Recipe:
@@ -168,6 +168,19 @@ def test_small_models_quotation_marks_are_left_out():
     assert unquoted('"How do I start?"') == unquoted("- How do I start?") == "How do I start?"
 
 
+def test_generators_are_rehearsed_with_what_a_user_is_told(tmp_path):
+    plan, script = prepare(recipe_of("quickstart"), 1, seed=0)
+    user = User.of(plan.scenario(0), script)
+    assert {*VARIABLES["user"]} == {*user.told_always(), *user.told_at(0), "draft"}
+
+
+def test_a_shared_prompt_tells_nothing_of_the_person(tmp_path):
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"text": "I am a factory worker and I live in India with my parents, what now?"}\n')
+    (episode, *_) = played(tmp_path, "quickstart", f"prompts.source={prompts}", "dialogue.turns=2")
+    assert episode.scenario.facts and episode.lines[0].turns[0].said.revealed == ()
+
+
 # What follows when a guard objects.
 
 
@@ -287,7 +300,7 @@ def test_a_rating_is_a_whole_number_from_1_to_100_or_none(reply, rating):
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (("dialogue.patience=[4,2]",), "two numbers, the fewest and the most"),
+        (("dialogue.patience=[4,2]",), "needs two numbers, the fewest and the most"),
         (("dialogue.patience=[2,4]",), "nobody is disappointed who gets the answer they prefer"),
         (
             (
@@ -315,6 +328,7 @@ def test_a_rating_is_a_whole_number_from_1_to_100_or_none(reply, rating):
         (("candidates.conditions=[revised, own]",), "`revised` revises the `plain` answer"),
         (("candidates.conditions=[own, oposite]",), "did you mean 'opposite'"),
         (("models.rival='scripted:'",), "models.rival: is asked by nothing"),
+        (("dialogue.turns=0", "dialogue.guards.ecko=off"), "there is no guard 'ecko'; did you mean 'echo'"),
         (("dialogue.guards.stage=forbid",), "'forbid' is not allowed"),
         (("dialogue.writing=oasst",), "there is no way of writing named 'oasst'; did you mean 'oasst1'"),
         (
