@@ -1,8 +1,8 @@
 """Candidates: answers to one prefix, told different things about the person.
 
-`plan` says which answers a turn needs; `answer` gets one. Twins who share a prefix want opposite things, so they ask
-for the same texts (one's `own` is the other's `opposite`), and since a request's seed follows from its content and
-their number, they are the same answers, labelled the other way round: a shared pair.
+`plan` says which answers a turn needs; `answers` gets them. Opposite people of a group who share a prefix ask for the
+same texts (one's `own` is the other's `opposite`), and since a request's seed follows from its content and the group's
+number, they are the same answers, labelled the other way round: a shared pair.
 
 `flaw` is the quality gate: an answer that is empty, cut off, refuses or quotes its steering is in no pair.
 """
@@ -10,8 +10,9 @@ their number, they are the same answers, labelled the other way round: a shared 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 
@@ -61,6 +62,9 @@ def plan(
         if arm.condition == Condition.inferred:
             orders.append(Order(arm, None, inferred or "", samples))
             continue
+        if arm.condition == Condition.others:
+            orders += [Order(arm, name, steer, samples) for name, steer in space.others(scenario.persona.profile)]
+            continue
         for dimension in [None] if arm.condition == Condition.plain else dimensions:
             orders.append(Order(arm, dimension, _steering(arm, space, scenario, dimension), samples))
     return orders
@@ -76,7 +80,8 @@ async def answers(
     calls: Calls,
 ) -> list[Candidate]:
     """Ask for all answers of a turn; those that revise a plain one wait for it."""
-    place = _Place(line, turn, prefix, f"/{scenario.persona.index // 2}", script, calls)
+    shared = script.recipe.candidates.shared == "everyone"
+    place = _Place(line, turn, prefix, "" if shared else f"/{scenario.group}", script, calls)
     made: dict[int, list[Candidate]] = {}
     for late in (False, True):
         numbers = [n for n, order in enumerate(orders) if (order.arm.condition == Condition.revised) is late]
@@ -95,14 +100,23 @@ class _Place:
     turn: int
     prefix: tuple[Message, ...]
     attempt: str
-    "Twins share answers; other people have their own."
+    "People of a group share answers; others have their own."
     script: Script
     calls: Calls
 
     async def ask(self, order: Order) -> list[Candidate]:
         """The answers of one order."""
+        if order.steering and self.script.writer is not None and order.arm.condition != Condition.inferred:
+            order = replace(order, steering=await self._written(order.steering))
         reply = await self._asked(order, self.script.assistant, {"steering": order.steering}, order.samples)
         return [self._candidate(order, number, said) for number, said in enumerate(reply.said)]
+
+    async def _written(self, wishes: str) -> str:
+        """A system message that says what a person wants; people who want the same are given the same."""
+        assert self.script.writer is not None
+        prompt = self.prefix[-1].content
+        reply = await self.calls.ask("writer", self.script.writer, {"wishes": wishes, "prompt": prompt})
+        return " ".join(reply.text.split()) or wishes
 
     async def revise(self, order: Order, drafts: Sequence[Candidate]) -> list[Candidate]:
         """A revision of each draft."""
@@ -151,6 +165,8 @@ def flaw(candidate: Candidate, user: str, filters: Filters) -> str | None:
         return "off_language"
     if _plain(text) == _plain(user):
         return "repeats_prompt"
+    if filters.broken and broken(text):
+        return "broken"
     if filters.leak and (_quotes(candidate, user) or _ABOUT_ITSELF.search(text[:200])):
         return "leak"
     return None
@@ -163,8 +179,22 @@ def _steering(arm: Arm, space: Space, scenario: Scenario, dimension: str | None)
         return ""
     if arm.condition == Condition.stranger:
         assert scenario.stranger is not None
-        return space.steering(scenario.stranger, dimension)
+        return space.steering(scenario.stranger.profile, dimension)
     return space.steering(space.opposite(own) if arm.condition == Condition.opposite else own, dimension)
+
+
+LOOPS = 4
+"Times that the same eight words may come in an answer."
+
+
+def broken(text: str) -> bool:
+    """Whether an answer goes in circles (the same eight words again and again) or is garbled (characters that stand for
+    none, or hardly a letter in a longer text)."""
+    if "\ufffd" in text or (len(text) > 40 and sum(map(str.isalnum, text)) < 0.4 * len(text)):
+        return True
+    said = WORD.findall(text.lower())
+    runs = Counter(zip(*(said[start:] for start in range(8)), strict=False))
+    return bool(runs) and max(runs.values()) >= LOOPS
 
 
 def _plain(text: str) -> str:

@@ -10,13 +10,16 @@ from typing import Any
 
 import yaml
 
-from simforge import records
+from simforge import records, reliability
 from simforge.guards import GUARDS
 from simforge.identity import digest
+from simforge.reliability import DARK
 from simforge.types import REASONS
 
 LENGTHS = {"words": "words, median", "words_p90": "words, 90th percentile"}
 "Figures that are lengths; the others are shares."
+GROUPS = 20
+"Most groups of people that are listed."
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
@@ -38,8 +41,10 @@ def render(manifest: dict[str, Any]) -> str:
         "## How it was made",
         _made(manifest),
         *(["## The simulated users", _users(manifest["fidelity"])] if manifest["fidelity"] else []),
+        *(["## The judges", _judges(manifest["judges"])] if manifest["judges"] else []),
         "## What was discarded",
         _discards(manifest["discards"]),
+        *(["## Whom that leaves out", _dropped(manifest["dropped"])] if manifest["dropped"]["groups"] else []),
         "## Columns of `preferences`",
         _columns("preferences"),
         "## Limits",
@@ -82,10 +87,16 @@ def _split_order(split: str) -> int:
 
 
 def _counts(manifest: dict[str, Any]) -> str:
+    distinct = manifest["distinct"]
     splits = sorted({split for table in manifest["counts"].values() for split in table}, key=_split_order)
     lines = [f"| table | {' | '.join(splits)} |", f"|---|{'---|' * len(splits)}"]
     for table, counts in manifest["counts"].items():
         lines.append(f"| `{table}` | {' | '.join(str(counts.get(split, 0)) for split in splits)} |")
+    lines.append("")
+    lines.append(
+        f"The {distinct['pairs']} pairs hold {distinct['triples']} different triples of prompt, chosen and rejected; "
+        "the others are the same texts, preferred by other people."
+    )
     return "\n".join(lines)
 
 
@@ -141,6 +152,52 @@ def _users(found: dict[str, Any]) -> str:
         style.append(f"| {what} | {here:{form}} | {low:{form}} to {high:{form}} | {outside} |")
     tables = ["\n".join(guards)] if found["guards"] else ["No guard objected to anything."]
     return "\n\n".join([" ".join(lines), *tables, "\n".join(style)])
+
+
+def _judges(found: dict[str, Any]) -> str:
+    """What the judges' verdicts are worth, each figure with its number and interval."""
+    lines = [f"- {reliability.said_of(f'`{judge}`', about)}" for judge, about in found["judges"].items()]
+    for judge, about in found["judges"].items():
+        outcomes = ", ".join(f"{name} {count}" for name, count in about["outcomes"].items())
+        more = (
+            f" {about['repaired']} verdicts could only be read when they were asked for again."
+            if about["repaired"]
+            else ""
+        )
+        more += (
+            f" Asked again in the same order it said the same in {about['stability']:.0%}."
+            if "stability" in about
+            else ""
+        )
+        lines.append(f"- Outcomes of `{judge}`: {outcomes}.{more}")
+    if found["same_in_the_dark"]:
+        lines.append("")
+        lines += ["| the judge was told | comparisons | same outcome as with the profile |", "|---|---|---|"]
+        for told, one in found["same_in_the_dark"].items():
+            low, high = one["interval"]
+            lines.append(f"| {DARK[told]} | {one['n']} | {one['share']:.0%} ({low:.0%} to {high:.0%}) |")
+        lines.append("")
+        lines.append("Where these shares are near those of asking twice, the profile decides little.")
+    panel = found["panel"]
+    if panel:
+        alpha = "not measured: all say the same" if panel["alpha"] is None else f"{panel['alpha']:.2f}"
+        lines.append(f"\nKrippendorff's alpha of the panel, over {panel['comparisons']} comparisons: {alpha}.")
+    return "\n".join(lines)
+
+
+def _dropped(found: dict[str, Any]) -> str:
+    """Groups whose comparisons were dropped more or less often than those of all."""
+    lines = [
+        f"Of {found['comparisons']} comparisons {found['share']:.1%} became no pair. These groups lie off that by "
+        "more than chance (95 % intervals; of many groups some do by chance alone):",
+        "",
+        "| group | comparisons | dropped |",
+        "|---|---|---|",
+    ]
+    for one in found["groups"][:GROUPS]:
+        low, high = one["interval"]
+        lines.append(f"| {one['group']}: {one['value']} | {one['n']} | {one['share']:.1%} ({low:.1%} to {high:.1%}) |")
+    return "\n".join(lines)
 
 
 def _discards(discards: dict[str, int]) -> str:

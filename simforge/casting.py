@@ -73,7 +73,7 @@ def completed(
     cast: Cast, job: Job, work: Path, seed: int, max_failures: float, display: Display
 ) -> tuple[Cast, dict[str, Usage]]:
     """The cast with what a model writes of it, and what that took. Raises `TooManyFailures`."""
-    if "writer" not in job.models:
+    if not _unwritten(cast):
         return cast, {}
     kept, notes = work / "people.parquet", work / "people.json"
     if kept.is_file() and notes.is_file():

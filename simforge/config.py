@@ -21,6 +21,8 @@ from simforge.guards import GUARDS, Policy
 from simforge.identity import canonical
 from simforge.types import OWN, ROLES, USUAL, Access, Condition, Role
 
+SCORING = ("score:", "reward:")
+"How references of models begin that give a text a number."
 Share = Annotated[float, Field(ge=0, le=1)]
 Disclosure = Literal["free", "nothing", "gradually", "up_front"]
 """How much people tell about themselves. `free`: the generator decides. `nothing`: they are told to tell nothing.
@@ -47,6 +49,9 @@ class Prompts(Strict):
     of a JSONL, CSV or Parquet file."""
     per_persona: Annotated[int, Field(ge=1, le=10_000)] = 1
     "Dialogues that each persona plays, each from another prompt."
+    people: Annotated[int, Field(ge=2, le=1_000)] = 2
+    """People who get the same prompts; they stand together in the cast (with `cast.mirrored`, opposite people among
+    them), and what an assistant is asked in the same words for two of them it answers once."""
     columns: dict[Literal["text", "context"], str] = {"text": "text"}
     """Columns of the file: `text` is the prompt; `context`, where given and not empty, follows it after a blank line
     (Alpaca's `input`)."""
@@ -174,10 +179,15 @@ class Candidates(Strict):
     "Answers per condition, each with its own seed."
     opening: Opening | None = None
     "Which answers compete at the first turn; by default the same as at the others."
+    shared: Literal["group", "everyone"] = "group"
+    """Who shares answers to the same messages: the people of `prompts.people`, or all who get the prompt, so that a
+    prompt's answers are paid for once (PersonalLLM)."""
     generator: str = "assistant/default"
     "Generator of the assistant; it places the steering (system message, or appended to the user's words)."
     reviser: str = "assistant/revise"
     "Generator that asks the assistant to revise a plain answer, for the condition `revised`."
+    writer: str | None = None
+    "Generator of the writer, who puts what a person wants into a system message; by default the space's sentences do."
 
     @property
     def arms(self) -> list[Arm]:
@@ -225,39 +235,61 @@ class Candidates(Strict):
 
 
 class Judge(Strict):
-    """A model that judges answers from the person's side."""
+    """Models that judge answers from a person's side. How they are asked is their generator's affair."""
 
-    way: Literal["pairwise", "rating"] = "pairwise"
-    "Compare answers two by two, or rate each by itself from 1 to 100."
     generator: str = "judge/pairwise"
-    "Generator of the judge."
+    "Generator of the judge: it compares two answers, compares several pairs at once, ranks, or rates."
     share: Share = 1.0
     "Share of comparisons that are judged, drawn by derived randomness."
     orders: Literal["both", "one"] = "both"
     "Ask each comparison in both orders, or in one drawn at random."
+    repeats: Annotated[int, Field(ge=1, le=16)] = 1
+    "Times that each order is asked, to see how stable the judge is; give its generator a temperature above 0."
+    by: Literal["overall", "dimension"] = "overall"
+    """Where answers are compared overall: ask for all that the person wants at once, or for each dimension by itself,
+    which the profile's weights then combine. Both are in `judgments`."""
+    panel: Annotated[list[Role], Field(min_length=1)] = ["judge"]
+    "Who judges: names in `models`. Several are combined, and told how far they agree."
+    audience: Annotated[int, Field(ge=1, le=64)] = 4
+    """People from whose side each judged comparison is judged: who had the dialogue and others, half of all for wanting
+    something else and the rest at random."""
+    controls: Share = 0.1
+    """Share of the judged comparisons that are judged three times more, in the dark: told nothing of the person, told
+    of a stranger, and told the one trait that says least. They show what the profile decides."""
 
 
 class Labels(Strict):
     """What makes an answer the chosen one."""
 
-    by: Literal["construction", "judge"] = "construction"
+    by: Literal["construction", "judge", "scorers"] = "construction"
     """`construction`: the answer steered by the own profile beats one that was not. `judge`: the judge's outcome over
-    all its orders."""
+    all its orders. `scorers`: the scorers of the space, weighted by the profile."""
     check: Literal["measure", "none"] = "measure"
     "Discard pairs whose texts contradict the label by the space's measure for that dimension."
-    agree: bool = False
-    "Keep a pair by construction only where the judge, if it was asked, came to the same outcome."
+    verify: Literal["none", "veto", "agree"] = "none"
+    """What the judge may do to a label by construction or by scorers: nothing; `veto` it by preferring the other answer
+    in both orders; or it has to `agree`, where it was asked."""
 
 
 class Pairing(Strict):
     """Which candidates become pairs."""
 
-    compare: Literal["best"] | Annotated[list[tuple[str, str]], Field(min_length=1)] = [("own", "opposite")]
+    compare: Literal["best", "random"] | Annotated[list[tuple[str, str]], Field(min_length=1)] = [("own", "opposite")]
     """Conditions (or names of arms) that are compared. For labels by construction the first of each is the chosen one.
     The same one twice compares its samples with each other. `best`, where a judge rates: the best rated answer of a
-    turn with another, drawn at random, as PRISM's ratings are commonly made into pairs."""
-    gap: Annotated[float, Field(ge=0, le=99)] = 0
-    "Points of 100 by which ratings must differ; a smaller difference is a tie."
+    turn with another, drawn at random, as PRISM's ratings are commonly made into pairs. `random`: two answers of a
+    turn, each person's own draw (PersonalLLM)."""
+    gap: Annotated[float, Field(ge=0)] = 0
+    """By how much ratings (in their points) or weighted scores (in standard deviations) must differ; a smaller
+    difference is a tie."""
+    ties: Literal["drop", "keep"] = "drop"
+    "Discard ties, or keep them with margin 0, in a drawn order. Inconsistent and unreadable verdicts are no ties."
+    certainty: Share = 0
+    "How sure a judge that is asked for it must be of its label."
+    length_ratio: Annotated[float, Field(ge=1)] | None = None
+    "How many times as long as the other an answer may be, in words, so that length does not decide."
+    most: Annotated[int, Field(ge=1)] | None = None
+    "Most pairs that a turn gives to a person: those closest in length."
 
 
 class Filters(Strict):
@@ -269,6 +301,13 @@ class Filters(Strict):
     "Drop answers that refuse."
     off_language: bool = True
     "Drop answers in another script than the user's message."
+    broken: bool = True
+    "Drop answers that go in circles or are garbled."
+    near_duplicates: bool = True
+    "Drop pairs whose answers are nearly the same, and pairs that a person has already in nearly the same words."
+    safety: Literal["constraint", "studied"] = "constraint"
+    """`constraint`: nobody's wishes make an unsafe answer the chosen one, and no space may ask for one. A recipe that
+    studies what people find acceptable says `studied`."""
     leak: bool = True
     """Drop answers that repeat the words they were steered with (six in a row, or two telling ones close together), or
     that talk about how they answer."""
@@ -383,8 +422,10 @@ class Recipe(Strict):
         """The roles that the pipeline calls."""
         user = self.dialogue.turns > 1 or self.prompts.source == "persona"
         asked = [*self.candidates.models, *(["assistants"] if self.dialogue.infer else [])]
-        judges = self.judge is not None or self.dialogue.feedback is not None
-        return tuple(dict.fromkeys([*(["user"] if user else []), *asked, *(["judge"] if judges else [])]))
+        judges = [*(self.judge.panel if self.judge else []), *(["judge"] if self.dialogue.feedback else [])]
+        writes = ["writer"] if self.candidates.writer else []
+        scores = [name for name, reference in self.models.items() if reference.startswith(SCORING)]
+        return tuple(dict.fromkeys([*(["user"] if user else []), *writes, *asked, *judges, *scores]))
 
 
 def load(
@@ -437,22 +478,24 @@ def _models_of(value: Any) -> list[str]:
     return [name for inner in value for name in _models_of(inner)] if isinstance(value, list) else []
 
 
+def _panel(document: Document) -> list[str]:
+    """The names in `judge.panel`."""
+    judge = document.value.get("judge")
+    panel = judge.get("panel") if isinstance(judge, dict) else None
+    return [str(name) for name in panel] if isinstance(panel, list) else []
+
+
+def _scoring(document: Document) -> list[str]:
+    """The models that are there to score: the space says which of them it wants."""
+    return [name for name in _named(document) if str(document.value["models"][name]).startswith(SCORING)]
+
+
 def _across(document: Document, recipe: Recipe) -> list[Mistake]:
     """What one key cannot know alone."""
     mistakes = [*_unreadable_parts(document), *_compared(document, recipe)]
     if any(arm.condition == Condition.inferred for arm in recipe.candidates.everyone) and recipe.dialogue.infer is None:
         said = "answers are `inferred`, and nothing is: name a generator, such as assistant/infer"
         mistakes.append(document.mistake(("dialogue", "infer"), said))
-    if recipe.judge is not None and recipe.judge.way == "rating" and recipe.labels.by != "judge":
-        mistakes.append(
-            document.mistake(
-                ("labels", "by"), "a judge that rates makes the labels: set it to judge, and pairing.compare to best"
-            )
-        )
-    dialogue, rated = recipe.dialogue, recipe.judge is not None and recipe.judge.way == "rating"
-    if dialogue.patience and dialogue.continue_with == "preferred" and not rated:
-        said = "nobody is disappointed who gets the answer they prefer: set dialogue.continue_with to random or both"
-        mistakes.append(document.mistake(("dialogue", "patience"), said))
     if recipe.dialogue.conversations and recipe.prompts.source != "persona":
         said = "are for people who open the dialogue: set prompts.source to persona"
         mistakes.append(document.mistake(("dialogue", "conversations"), said))
@@ -471,8 +514,13 @@ def _across(document: Document, recipe: Recipe) -> list[Mistake]:
         mistakes.append(document.mistake(("judge", "share"), said))
     if sum((recipe.splits.validation, recipe.splits.test_personas)) >= 1:
         mistakes.append(document.mistake(("splits",), "validation and test_personas leave nothing for train"))
-    if recipe.labels.agree and recipe.judge is None:
-        mistakes.append(document.mistake(("labels", "agree"), "needs a judge, and the pipeline has none"))
+    if recipe.labels.verify != "none" and recipe.judge is None:
+        mistakes.append(document.mistake(("labels", "verify"), "needs a judge, and the pipeline has none"))
+    if recipe.pairing.certainty and recipe.judge is None:
+        mistakes.append(document.mistake(("pairing", "certainty"), "needs a judge, and the pipeline has none"))
+    if recipe.candidates.shared == "everyone" and recipe.prompts.source == "persona":
+        said = "people write their own openings, so nobody gets another's: set prompts.source, or leave it at `group`"
+        mistakes.append(document.mistake(("candidates", "shared"), said))
     if recipe.splits.test_prompts and recipe.prompts.source == "persona":
         mistakes.append(
             document.mistake(
@@ -487,13 +535,16 @@ def _across(document: Document, recipe: Recipe) -> list[Mistake]:
 
 def _compared(document: Document, recipe: Recipe) -> list[Mistake]:
     """Comparisons that can find nothing to compare, or whose label would mean nothing."""
-    mistakes, rates = [], recipe.judge is not None and recipe.judge.way == "rating"
+    mistakes = []
     turns = recipe.candidates.turns()
     arms = {arm.name: arm for _, these, _ in turns for arm in these}
-    if recipe.pairing.compare == "best":
-        if not rates:
-            said = "is `best`, which needs ratings: set judge.way to rating and judge.generator to judge/rating"
+    if recipe.pairing.compare in ("best", "random"):
+        if recipe.pairing.compare == "best" and recipe.judge is None:
+            said = "is `best`, which needs ratings: add a judge, judge: {generator: judge/rating}"
             mistakes.append(document.mistake(("pairing", "compare"), said))
+        if recipe.labels.by == "construction":
+            said = f"draws answers (pairing.compare is {recipe.pairing.compare}): set it to judge or scorers"
+            mistakes.append(document.mistake(("labels", "by"), said))
         return mistakes
     for number, (first, second) in enumerate(recipe.pairing.compare):
         path = ("pairing", "compare", number)
@@ -523,11 +574,11 @@ def _listed(arms: Iterable[str]) -> str:
 
 def _unreadable_parts(document: Document) -> list[Mistake]:
     """Names in the recipe that nothing knows; works on a recipe that is wrong elsewhere too."""
-    asked = _models_of(document.value.get("candidates"))
+    asked = [*_models_of(document.value.get("candidates")), *_panel(document), *_scoring(document)]
     mistakes = [
         document.mistake(
             ("models", name),
-            "is asked by nothing: it is neither a role nor the `model` of an arm of `candidates`"
+            "is asked by nothing: it is neither a role, nor the `model` of an arm of `candidates`, nor in `judge.panel`"
             f"{nearest(name, [*ROLES, *asked])}",
         )
         for name in _named(document)
@@ -554,5 +605,6 @@ _REFERENCES = (
     (("dialogue", "writing"), "personas", "writing/"),
     (("candidates", "generator"), "generators", ""),
     (("candidates", "reviser"), "generators", ""),
+    (("candidates", "writer"), "generators", ""),
     (("judge", "generator"), "generators", ""),
 )

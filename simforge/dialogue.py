@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from simforge import candidates as answering
-from simforge import judging, pairing
+from simforge import judging, pairing, safety
 from simforge.errors import CallFailed
 from simforge.identity import digest, rng
+from simforge.judging import Bench, View
 from simforge.roles import Calls, Roles, at_once
 from simforge.script import Script
 from simforge.types import (
@@ -29,8 +30,10 @@ from simforge.types import (
     Judgment,
     Line,
     Message,
+    Persona,
     PreferencePair,
     Scenario,
+    Told,
     Turn,
 )
 from simforge.users import Left, User
@@ -117,17 +120,17 @@ async def _turns(line: _Open, script: Script, roles: Roles, leaving: list[_Open]
         flaws = {one.id: answering.flaw(one, said.text, script.recipe.filters) for one in made}
         labels = await _labels(line, script, made, flaws, prefix, dimensions)
         going_on = _continued(line, script, number, made, flaws, labels)
-        turn = Turn(number, said.text, tuple(made), None, said.turn, inferred, labels.ratings)
+        turn = Turn(number, said.text, tuple(made), None, said.turn, inferred, labels.ratings, labels.scores)
         line.judgments += labels.judgments
         line.pairs += labels.pairs
         line.discards += labels.discards
         for other in going_on[1:]:
             leaving.append(_leaving(line, turn, other, roles))
-            _go_on(leaving[-1], turn, other, prefix, _reaction(other, labels, script))
+            _go_on(leaving[-1], turn, other, prefix, _reaction(other, labels, line.user.scenario.persona, script))
         if not going_on:
             line.turns.append(turn)
             return Left(Ending.no_answer)
-        _go_on(line, turn, going_on[0], prefix, _reaction(going_on[0], labels, script))
+        _go_on(line, turn, going_on[0], prefix, _reaction(going_on[0], labels, line.user.scenario.persona, script))
     return Left(Ending.gave_up if line.user.has_enough else Ending.max_turns)
 
 
@@ -138,7 +141,7 @@ def _go_on(line: _Open, turn: Turn, answer: Candidate, prefix: tuple[Message, ..
     line.history = (*prefix, Message("assistant", answer.text))
 
 
-def _reaction(answer: Candidate, labels: _Labels, script: Script) -> int:
+def _reaction(answer: Candidate, labels: _Labels, persona: Persona, script: Script) -> int:
     """Whether an answer pleased the person (1) or disappointed them (-1): by their rating, or because they like another
     less or more. One that they got because they prefer it says nothing."""
     if answer.id in labels.ratings:
@@ -146,7 +149,8 @@ def _reaction(answer: Candidate, labels: _Labels, script: Script) -> int:
         return (rating > MIDDLING) - (rating < MIDDLING)
     if script.recipe.dialogue.continue_with == "preferred":
         return 0
-    liked = sum((pair.chosen.id == answer.id) - (pair.rejected.id == answer.id) for pair in labels.pairs)
+    own = [pair for pair in labels.pairs if pair.persona is persona]
+    liked = sum((pair.chosen.id == answer.id) - (pair.rejected.id == answer.id) for pair in own)
     return (liked > 0) - (liked < 0)
 
 
@@ -201,6 +205,7 @@ class _Labels:
     pairs: list[PreferencePair] = field(default_factory=list)
     discards: list[Discard] = field(default_factory=list)
     ratings: dict[str, float] = field(default_factory=dict)
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 async def _labels(
@@ -212,70 +217,97 @@ async def _labels(
     dimensions: Sequence[str | None],
 ) -> _Labels:
     """Judge every comparison of sound answers and make pairs or discards of all."""
-    labels = _Labels()
-    await _rate(line, script, [one for one in made if flaws[one.id] is None], prefix, labels)
-    sound = []
-    for comparison in _comparisons(line, script, made, labels, prefix, dimensions):
+    labels, bench = _Labels(), Bench(line.user.scenario, script, prefix, line.calls)
+    sound = [one for one in made if flaws[one.id] is None]
+    await _rate(bench, sound, labels)
+    if script.recipe.labels.by == "scorers":
+        labels.scores = await bench.scores(sound)
+    fit = []
+    for comparison in _comparisons(line, script, made, sound, labels, prefix, dimensions):
         flawed = next((one for one in (comparison.a, comparison.b) if flaws[one.id]), None)
         if flawed is None:
-            sound.append(comparison)
+            fit.append(comparison)
         else:
             detail = f"{comparison.a.arm} / {comparison.b.arm}: the {flawed.arm} answer"
             labels.discards.append(Discard(flawed.turn, "candidates", flaws[flawed.id] or "", detail))
-    judged = await at_once(_judged(comparison, line, script, labels) for comparison in sound)
-    for comparison, found in zip(sound, judged, strict=True):
-        labels.judgments += found
-        outcome = pairing.decide(comparison, found, script.recipe.labels)
-        if isinstance(outcome, PreferencePair):
-            labels.pairs.append(outcome)
-        else:
-            labels.discards.append(outcome)
+    judged = await bench.judge(fit)
+    unsafe = await _unsafe(bench, fit)
+    for comparison, by_person in zip(fit, judged, strict=True):
+        _decide(comparison, by_person, labels, script, line.user.scenario, unsafe)
+    labels.pairs, surplus = pairing.at_most(labels.pairs, script.recipe.pairing.most)
+    labels.discards += surplus
     return labels
 
 
-async def _rate(
-    line: _Open, script: Script, sound: Sequence[Candidate], prefix: tuple[Message, ...], labels: _Labels
-) -> None:
+async def _rate(bench: Bench, sound: Sequence[Candidate], labels: _Labels) -> None:
     """Have each sound answer rated, where the judge rates; what cannot be read is a discard and no rating."""
-    settings, persona = script.recipe.judge, line.user.scenario.persona
-    if settings is None or script.judge is None or settings.way != "rating":
+    judge, settings = bench.script.judge, bench.script.recipe.judge
+    if judge is None or settings is None or judge.front.form != "rating":
         return
-    generator = script.judge
-    asked = (judging.rating(one, prefix, persona, script.space, generator, line.calls) for one in sound)
-    found = await at_once(asked)
-    for one, rating in zip(sound, found, strict=True):
+    view = View.of(bench.scenario.persona, Told.profile, bench.scenario)
+    for one, rating in zip(sound, await bench.rate(sound, view, settings.panel[0]), strict=True):
         if rating is None:
             labels.discards.append(Discard(one.turn, "judging", "unreadable", f"the rating of the {one.arm} answer"))
-        else:
-            labels.ratings[one.id] = rating
+            continue
+        labels.ratings[one.id] = rating.points
+        if judge.front.attributes:
+            labels.scores[one.id] = rating.attributes
 
 
 def _comparisons(
     line: _Open,
     script: Script,
     made: Sequence[Candidate],
+    sound: Sequence[Candidate],
     labels: _Labels,
     prefix: tuple[Message, ...],
     dimensions: Sequence[str | None],
 ) -> list[Comparison]:
-    settings = script.recipe.pairing
-    if settings.compare != "best":
-        return pairing.comparisons(settings, prefix, made, dimensions)
-    return pairing.best(prefix, made, labels.ratings, rng(script.seed, "best", f"{line.id}/{len(line.turns)}"))
+    settings, place = script.recipe.pairing, f"{line.id}/{len(line.turns)}"
+    if settings.compare == "best":
+        return pairing.best(prefix, sound, labels.ratings, rng(script.seed, "best", place))
+    if settings.compare == "random":
+        return pairing.any_two(prefix, sound, rng(script.seed, "any two", place))
+    return pairing.comparisons(settings, prefix, made, dimensions)
 
 
-async def _judged(comparison: Comparison, line: _Open, script: Script, labels: _Labels) -> list[Judgment]:
-    """Every judgment of one comparison: construction, measure, and the model where the recipe has one."""
-    persona, settings, calls = line.user.scenario.persona, script.recipe.judge, line.calls
-    rules = [judging.by_construction(comparison), judging.by_measure(comparison, script.space, persona)]
-    found = [judgment for judgment in rules if judgment is not None]
-    if settings is None or script.judge is None or comparison.a.text.strip() == comparison.b.text.strip():
-        return found
-    if settings.way == "rating":
-        found.append(judging.by_rating(comparison, labels.ratings, script.recipe.pairing.gap, calls.model("judge")))
-    elif judging.is_judged(comparison, settings, script.seed):
-        found.append(await judging.pairwise(comparison, persona, script.space, settings, script.judge, calls))
-    return found
+async def _unsafe(bench: Bench, comparisons: Sequence[Comparison]) -> set[str]:
+    """Answers that nobody's wishes may make the chosen one."""
+    if bench.script.recipe.filters.safety == "studied":
+        return set()
+    answers = {one.id: one for comparison in comparisons for one in (comparison.a, comparison.b)}
+    asked = bench.prefix[-1].content
+    return {key for key, one in answers.items() if safety.unsafe(asked, one.text)}
+
+
+def _decide(
+    comparison: Comparison,
+    by_person: dict[str, list[Judgment]],
+    labels: _Labels,
+    script: Script,
+    scenario: Scenario,
+    unsafe: set[str],
+) -> None:
+    """The pair or the discard of a comparison: for who had the dialogue and, where a judge makes the labels, for each
+    of their audience."""
+    recipe, space = script.recipe, script.space
+    others = scenario.audience if recipe.labels.by == "judge" else ()
+    for judgments in by_person.values():
+        labels.judgments += judgments
+    for person in (scenario.persona, *others):
+        rules = [judging.by_measure(comparison, space, person)]
+        if person is scenario.persona:
+            rules.append(judging.by_construction(comparison, person))
+        if recipe.labels.by == "scorers":
+            rules.append(judging.by_scorers(comparison, labels.scores, space, person, recipe.pairing.gap))
+        found = {judgment.method: judgment for judgment in rules if judgment is not None}
+        seen = [one for one in by_person.get(person.id, ()) if one.told == Told.profile]
+        labels.judgments += found.values()
+        outcome = pairing.decide(comparison, person, found, seen[-1] if seen else None, recipe, unsafe, script.seed)
+        if isinstance(outcome, PreferencePair):
+            labels.pairs.append(outcome)
+        else:
+            labels.discards.append(outcome)
 
 
 def _continued(
@@ -293,13 +325,14 @@ def _continued(
         return []
     if policy == "random":
         return [rng(script.seed, "continue", f"{line.id}/{number}").choice(sound)]
-    if labels.pairs:
-        pair = labels.pairs[0]
+    own = [pair for pair in labels.pairs if pair.persona is line.user.scenario.persona]
+    if own:
+        pair = own[0]
         if policy == "both" and line.room > 1:
             return [pair.chosen, pair.rejected]
         return [pair.rejected if policy == "rejected" else pair.chosen]
-    if labels.ratings:
-        rated = [one for one in sound if one.id in labels.ratings]
+    rated = [one for one in sound if one.id in labels.ratings]
+    if rated:
         ordered = sorted(rated, key=lambda one: labels.ratings[one.id], reverse=policy != "rejected")
         return [ordered[0]]
     return [next((one for one in sound if one.condition == Condition.own), sound[0])]

@@ -22,6 +22,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from simforge import reliability
+from simforge.reliability import DARK
 from simforge.shards import Tally
 from simforge.types import BROKEN, REASONS, Usage
 
@@ -166,7 +168,8 @@ def ending(path: Path, manifest: dict[str, Any], stream: TextIO | None = None) -
             table.add_row(str(count), reason, REASONS[reason])
         console.print(table)
     _users(console, manifest["fidelity"])
-    _judge(console, path)
+    _judges(console, manifest["judges"])
+    _dropped(console, manifest["dropped"])
     if not counts["preferences"]:
         text = "No pairs: every comparison was discarded, for the reasons above. "
         if any(about["reference"].startswith("scripted:") for about in manifest["models"].values()):
@@ -263,26 +266,33 @@ def _users(console: Console, found: dict[str, Any] | None) -> None:
     console.print(Text(f"{text}dialogues." + (f" Left with a flag: {most}." if left else "")))
 
 
-def _judge(console: Console, path: Path) -> None:
-    """How the judge behaved, where there is one: the same in both orders, and how often it takes what stands first."""
-    import polars as pl
-
-    asked = pl.read_parquet(path / "data" / "judgments" / "*.parquet").filter(
-        pl.col("method") == "pairwise", pl.col("verdict_ab").is_not_null(), pl.col("verdict_ba").is_not_null()
-    )
-    if asked.is_empty():
+def _dropped(console: Console, found: dict[str, Any]) -> None:
+    """The group of people whose comparisons the filters dropped most unlike those of all."""
+    if not found["groups"]:
         return
-    swapped = {"first": "second", "second": "first"}
-    same = sum(ab == swapped.get(ba, ba) for ab, ba in zip(asked["verdict_ab"], asked["verdict_ba"], strict=True))
-    decided = [v for column in ("verdict_ab", "verdict_ba") for v in asked[column] if v in swapped]
-    if not decided:
-        return
-    first = sum(v == "first" for v in decided) / len(decided)
+    most = found["groups"][0]
+    low, high = most["interval"]
     text = (
-        f"The judge saw {asked.height} comparisons in both orders: the same verdict in {same / asked.height:.0%}, "
-        f"the answer shown first in {first:.0%} of its decisions."
+        f"Dropped were {found['share']:.0%} of {found['comparisons']} comparisons; most unlike that, of people with "
+        f"{most['group']}: {most['value']}, {most['share']:.0%} ({low:.0%} to {high:.0%}). The card has all of them."
     )
     console.print(Text(text))
+
+
+def _judges(console: Console, found: dict[str, Any] | None) -> None:
+    """What the judges' verdicts are worth, and what the profile decides of them."""
+    if not found:
+        return
+    for judge, about in found["judges"].items():
+        said = reliability.said_of(judge, about)
+        console.print(Text(said, style="" if reliability.informs(about) is not False else "bold yellow"))
+    dark = ", ".join(
+        f"{DARK[told]} {one['share']:.0%} of {one['n']}" for told, one in found["same_in_the_dark"].items()
+    )
+    if dark:
+        console.print(Text(f"The same outcome without the person's profile: {dark}."))
+    if found["panel"] and found["panel"]["alpha"] is not None:
+        console.print(Text(f"The judges agree with Krippendorff's alpha = {found['panel']['alpha']:.2f}."))
 
 
 def _top(tally: Tally) -> str:

@@ -66,8 +66,9 @@ async def estimate(plan: Plan, script: Script, specs: Mapping[Role, ModelSpec]) 
         update={"guards": dict.fromkeys(GUARDS, "off")}
     )  # of words without sense
     script = replace(script, recipe=script.recipe.model_copy(update={"dialogue": dialogue}))
-    twins = 2 * plan.recipe.prompts.per_persona  # twins share answers: whole pairs, or the sharing would be missed
-    scenarios = plan.scenarios(0, -(-SAMPLE // twins) * twins)
+    settings = plan.recipe.prompts  # people of a group share answers: whole groups, or the sharing would be missed
+    group = settings.people * settings.per_persona
+    scenarios = plan.scenarios(0, -(-SAMPLE // group) * group)
     counters = {role: Counter(spec.reference.partition(":")[0] in SERVED) for role, spec in specs.items()}
     with tempfile.TemporaryDirectory() as scratch, Ledger(Path(scratch)) as ledger:
         roles = Roles({role: (spec, counters[role]) for role, spec in specs.items()}, ledger, script.seed)

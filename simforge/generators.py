@@ -31,7 +31,7 @@ from typing import Annotated, Any, Literal, cast
 import jinja2
 import jinja2.meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from simforge import catalog, documents
 from simforge.documents import Strict
@@ -59,14 +59,37 @@ class FrontMatter(Strict):
     "Whom the text speaks to."
     description: str
     sampling: SamplingSettings = SamplingSettings()
+    form: Literal["pairwise", "batch", "ranking", "rating", "survey"] = "pairwise"
+    """For a judge, what one call is about: two answers; several pairs of answers; all answers of a turn, put in order;
+    one answer, in numbers; a dialogue that is over."""
     choices: list[str] = []
-    "For a judge: the words of its verdict, for first, second and, where a third is given, tie."
+    "For a judge that compares: the words of its verdict, for first, second and, where a third is given, tie."
+    says: list[Literal["reasons", "verdict", "certainty"]] = ["verdict"]
+    """For a judge that compares two: what it replies, in this order; more than the verdict is asked for as JSON. Its
+    certainty is a whole number, 0 to 100."""
+    at_once: Annotated[int, Field(ge=2, le=64)] = 5
+    "For a `batch`: most pairs of one call."
     attributes: list[str] = []
-    "For a judge that fills in a survey: what it asks about; each gets a `performance` and a `choice`, 1 to 100."
+    "For a judge that rates or fills in a survey: what it asks about; a rating without any is of the whole."
+    scale: Annotated[list[int], Field(min_length=2, max_length=2)] = [1, 100]
+    "For a judge that rates: the lowest and the highest number."
     ends: str | None = None
     "For a user: what it says when the person is done, as models that are trained to be users do."
     speaks_as: Literal["assistant", "user"] = "assistant"
     "The role under which it finds its own messages: `user` for models that are trained to be users."
+
+    @model_validator(mode="after")
+    def _judges(self) -> FrontMatter:
+        compares = self.role == "judge" and self.form in ("pairwise", "batch")
+        if compares and len(self.choices) not in (2, 3):
+            raise ValueError("needs two or three `choices`: the words for first, second and, if wanted, tie")
+        if self.form == "survey" and not self.attributes:
+            raise ValueError("a survey needs `attributes`: what it asks about")
+        if "verdict" not in self.says:
+            raise ValueError("says: a judge has to say its `verdict`")
+        if self.scale[0] >= self.scale[1]:
+            raise ValueError(f"scale: needs the lowest number and the highest, such as [0, 4], and not {self.scale}")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +150,7 @@ class Generator:
         """What is wrong with the templates, found by their variables and by rendering them once."""
         mistakes = []
         known_to = [(one.template, {*variables}) for one in self.sections]
-        known_to += [(self.heard, {*variables, "text", "last"}), (self.again or "", {*variables, "hint"})]
+        known_to += [(self.heard, {*variables, "text", "last"}), (self.again or "", {*variables, "hint", "draft"})]
         for template, known in known_to:
             unknown = jinja2.meta.find_undeclared_variables(_environment().parse(template)) - known
             for name in sorted(unknown):
@@ -143,7 +166,8 @@ class Generator:
                 Mistake(self.label, None, "", "never uses {{ steering }}: all conditions would answer alike")
             )
         try:
-            self.messages(variables, [Message("user", "x"), Message("assistant", "x")], "user", hint="x")
+            spoken = {"draft": "x", **variables}
+            self.messages(spoken, [Message("user", "x"), Message("assistant", "x")], "user", hint="x")
             self.messages(variables, [Message("user", "x")], "assistant")
         except RecipeError as problem:
             mistakes += problem.mistakes

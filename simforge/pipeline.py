@@ -32,6 +32,7 @@ from simforge import (
     money,
     preferences,
     prompts,
+    safety,
     versions,
 )
 from simforge.config import Recipe
@@ -78,14 +79,18 @@ _ALWAYS = {
     "knowledge": "x",
     "language": "x",
 }
+_JUDGE: dict[str, Any] = {"prefix": [], "persona": "x"}
 VARIABLES: dict[str, dict[str, Any]] = {
     "user": {**_ALWAYS, "disclosure": "free", "draft": "x", **_NOTES},
     "assistant": {"steering": "x"},
     "reviser": {"steering": "x", "draft": "x"},
     "infer": {"persona": "x"},
-    "judge": {"prefix": [], "persona": "x", "wants": "x", "dimension": "x", "first": "x", "second": "x"},
-    "feedback": {"persona": "x", "wants": "x", "attributes": []},
-    "rater": {"prefix": [], "persona": "x", "wants": "x", "answer": "x"},
+    "writer": {"wishes": "x", "prompt": "x"},
+    "pairwise": {**_JUDGE, "wants": "x", "dimension": "x", "first": "x", "second": "x"},
+    "batch": {**_JUDGE, "items": [{"number": 1, "wants": "x", "first": "x", "second": "x"}]},
+    "ranking": {**_JUDGE, "wants": "x", "answers": {"A": "x"}},
+    "rating": {**_JUDGE, "wants": "x", "answer": "x", "attributes": []},
+    "survey": {"persona": "x", "wants": "x", "attributes": []},
 }
 """What each generator may use, with stand-ins for a rehearsal before anything is spent. Traits are the pack's, so a
 template over `traits` is rehearsed with the first person's."""
@@ -162,9 +167,10 @@ def generate(options: Options, display: Display) -> Run:
             at_once = options.concurrency or _usual_concurrency(specs)
             job = Job(script, power.specs, folder.ledger, reuse, at_once, purse, bounds)
             cast, usage = casting.completed(plan.cast, job, folder.work, options.seed, options.max_failures, display)
-            plan = plan if cast is plan.cast else _planned(recipe, cast, plan.space, plan.prompts, plan.seed)
+            plan = plan if cast is plan.cast else _planned(recipe, cast, script, plan.prompts)
             total = _play(options, plan, job, folder, display, power)
-            total.usage |= usage
+            for role, used in usage.items():
+                total.usage[role] = total.usage.get(role, Usage()) + used
         if folder.ledger == folder.own_ledger:  # in another place others may be writing
             compact(folder.own_ledger)
         lost = total.failed / max(1, total.dialogues)
@@ -218,7 +224,12 @@ def _ready(options: Options, recipe: Recipe, specs: dict[Role, ModelSpec], scrip
             if served:
                 urls = stack.enter_context(serving.serving(ray, served)).urls
                 power = Power(serving.placed(specs, urls), ray, urls)
-        choosing = {specs["judge"].reference} if script.judge is not None and script.judge.front.choices else set()
+        chooses = (
+            script.judge is not None
+            and script.judge.front.form == "pairwise"
+            and script.judge.front.says == ["verdict"]
+        )
+        choosing = {specs[role].reference for role in recipe.judge.panel} if recipe.judge and chooses else set()
         known: dict[str, ModelSpec] = {}
         for spec in power.specs.values():
             if spec.reference not in known:
@@ -339,8 +350,7 @@ def prepare(recipe: Recipe, people: int | None, seed: int, cast_file: Path | Non
             "add some (personas/README.md), or set it to free."
         )
     _rehearse(script, cast.traits(0))
-    plan = _planned(recipe, cast, space, shared, seed)
-    return plan, script
+    return _planned(recipe, cast, script, shared), script
 
 
 def _script(recipe: Recipe, space: Space, seed: int) -> Script:
@@ -357,21 +367,22 @@ def _script(recipe: Recipe, space: Space, seed: int) -> Script:
         writing=conduct.load(dialogue.writing) if dialogue.writing else None,
         infer=generators.load(dialogue.infer) if dialogue.infer else None,
         reviser=generators.load(answers.reviser) if revises else None,
+        writer=generators.load(answers.writer) if answers.writer else None,
         feedback=generators.load(dialogue.feedback) if dialogue.feedback else None,
     )
 
 
 def _rehearse(script: Script, traits: dict[str, Any]) -> None:
     """Raise what is wrong with the generators, before anything is spent."""
-    rates = script.recipe.judge is not None and script.recipe.judge.way == "rating"
     mistakes = []
     for one, role, variables in (
         (script.user, "user", {**VARIABLES["user"], "traits": traits}),
         (script.assistant, "assistant", VARIABLES["assistant"]),
         (script.reviser, "assistant", VARIABLES["reviser"]),
         (script.infer, "assistant", VARIABLES["infer"]),
-        (script.judge, "judge", VARIABLES["rater" if rates else "judge"]),
-        (script.feedback, "judge", VARIABLES["feedback"]),
+        (script.writer, "writer", VARIABLES["writer"]),
+        (script.judge, "judge", VARIABLES[script.judge.front.form] if script.judge else {}),
+        (script.feedback, "judge", VARIABLES["survey"]),
     ):
         if one is None:
             continue
@@ -381,19 +392,72 @@ def _rehearse(script: Script, traits: dict[str, Any]) -> None:
                 f"{one.label} speaks to the role {one.front.role!r}, and the recipe uses it for {role!r}. There are: "
                 f"{', '.join(fitting)}."
             )
-        found = one.rehearse(variables)
-        if found and role == "judge" and one is script.judge:
-            other = "rating" if not rates else "pairwise"
-            said = f"judge.way is {'rating' if rates else 'pairwise'}: is this a generator for {other}? Set both alike"
-            found.append(Mistake(one.label, None, "", said))
-        mistakes += found
-    mistakes += _unread(script)
+        mistakes += one.rehearse(variables)
+    mistakes += [*_unread(script), *_judged_in_vain(script), *_scored_in_vain(script), *_wished_in_vain(script)]
     if mistakes:
         raise RecipeError(mistakes)
-    if script.feedback is not None and not script.feedback.front.attributes:
-        raise UsageError(f"{script.feedback.label} needs `attributes`: what its survey asks about.")
-    if script.judge is not None and not rates and len(script.judge.front.choices) not in (2, 3):
-        raise UsageError(f"{script.judge.label} needs two or three `choices`: for first, second and, if wanted, tie.")
+
+
+def _judged_in_vain(script: Script) -> list[Mistake]:
+    """What the recipe wants of a judge whose generator cannot give it."""
+    recipe, judge, found = script.recipe, script.judge, []
+    form = judge.front.form if judge else ""
+    if script.feedback is not None and script.feedback.front.form != "survey":
+        said = f"its form is {script.feedback.front.form}, and dialogue.feedback needs a survey"
+        found.append(Mistake(script.feedback.label, None, "form", said))
+    if judge is None:
+        return found
+    patient = recipe.dialogue.patience and recipe.dialogue.continue_with == "preferred"
+    wrong = {
+        "a survey is filled in after a dialogue: name it in dialogue.feedback": form == "survey",
+        "pairing.compare is best, which needs ratings: use judge/rating, or another of the form rating": (
+            recipe.pairing.compare == "best" and form != "rating"
+        ),
+        "dialogue.patience is set, and nobody is disappointed who gets the answer they prefer: set "
+        "dialogue.continue_with to random or both, or use a judge that rates": bool(patient) and form != "rating",
+        "judge.by is dimension, which is for judges that compare (pairwise or batch)": (
+            recipe.judge is not None and recipe.judge.by == "dimension" and form in ("rating", "ranking")
+        ),
+        "pairing.certainty is set, and it does not say `certainty`: use judge/certainty, or add it to `says`": (
+            recipe.pairing.certainty > 0 and "certainty" not in judge.front.says
+        ),
+    }
+    return found + [Mistake(judge.label, None, "", said) for said, holds in wrong.items() if holds]
+
+
+def _scored_in_vain(script: Script) -> list[Mistake]:
+    """Scorers that are not there, and models that score for nobody."""
+    recipe, space = script.recipe, script.space
+    wanted = {name: axis.scorer for name, axis in space.dimensions.items() if axis.scorer is not None}
+    label, by_scorers = catalog.label(recipe.cast.space), recipe.labels.by == "scorers"
+    found = []
+    for name, axis in space.dimensions.items():
+        if by_scorers and axis.measure is None and axis.scorer is None:
+            said = f"labels.by is scorers, and {name} has neither a `measure` nor a `scorer`"
+            found.append(Mistake(label, None, f"dimensions.{name}", said))
+    for name, scorer in wanted.items():
+        if by_scorers and not recipe.models.get(scorer, "").startswith(config.SCORING):
+            said = (
+                f"names the scorer {scorer!r}, and the recipe's `models` have no such one: add {scorer}: score:NAME@URL"
+            )
+            found.append(Mistake(label, None, f"dimensions.{name}.scorer", said))
+    idle = [name for name, reference in recipe.models.items() if reference.startswith(config.SCORING)]
+    for name in sorted({*idle} - ({*wanted.values()} if by_scorers else set())):
+        said = "scores, and nothing asks for it: set labels.by to scorers, with a space that names it"
+        found.append(Mistake("the recipe", None, f"models.{name}", said))
+    return found
+
+
+def _wished_in_vain(script: Script) -> list[Mistake]:
+    """Wishes for unsafe answers, unless the recipe studies them."""
+    if script.recipe.filters.safety == "studied":
+        return []
+    label = catalog.label(script.recipe.cast.space)
+    said = "asks for unsafe answers ({!r}); a recipe that studies what people accept sets filters.safety to studied"
+    return [
+        Mistake(label, None, f"dimensions.{dimension}.{pole}", said.format(text))
+        for dimension, pole, text in safety.asking(script.space)
+    ]
 
 
 def _unread(script: Script) -> list[Mistake]:
@@ -414,10 +478,11 @@ def _unread(script: Script) -> list[Mistake]:
     ]
 
 
-def _planned(recipe: Recipe, cast: Cast, space: Space, shared: Sequence[Prompt], seed: int) -> Plan:
+def _planned(recipe: Recipe, cast: Cast, script: Script, shared: Sequence[Prompt]) -> Plan:
     name = catalog.label(recipe.cast.space)
-    profiles = preferences.draw(space, name, cast, seed, recipe.cast.mirrored)
-    return Plan(recipe, cast, space, profiles, shared, seed)
+    profiles = preferences.draw(script.space, name, cast, script.seed, recipe.cast.mirrored)
+    form = script.judge.front.form if script.judge else "pairwise"
+    return Plan(recipe, cast, script.space, profiles, shared, script.seed, form)
 
 
 def _play(options: Options, plan: Plan, job: Job, folder: RunFolder, display: Display, power: Power) -> Tally:
@@ -469,9 +534,9 @@ def _executed(
 
 
 def _shard_size(plan: Plan) -> int:
-    """At least eight shards where there are people for it, and twins, who share answers, never apart."""
-    pair = 2 * plan.recipe.prompts.per_persona
-    return max(1, min(SHARD, len(plan) // 8) // pair) * pair
+    """At least eight shards where there are people for it, and groups, who share answers, never apart."""
+    group = plan.recipe.prompts.people * plan.recipe.prompts.per_persona
+    return max(1, min(SHARD, len(plan) // 8) // group) * group
 
 
 def _shards(plan: Plan, size: int, kept: set[int]) -> Iterator[Shard]:

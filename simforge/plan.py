@@ -3,17 +3,18 @@
 A pure function of recipe, cast, prompts and seed, whatever plays it. Scenarios are made when they are asked for, a
 shard at a time, so a plan of a million costs nothing to hold.
 
-With shared prompts, personas 2k and 2k+1 (mirrored: they want opposite things) get the same prompts, so every prompt
-goes to people who disagree.
+With shared prompts, people come in groups that get the same ones: with mirrored profiles personas 2k and 2k+1, who want
+opposite things, are in one group, so every prompt goes to people who disagree. Their audiences, who judge the same
+answers from their own sides, are disjoint, so nobody judges the same pair twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from simforge.config import Recipe
+from simforge.config import Recipe, Splits
 from simforge.identity import cycled, digest, rng
 from simforge.personas import Cast, persona_id
 from simforge.preferences import Space
@@ -23,6 +24,14 @@ TRIES = 32
 "People who are looked at for one who wants something else."
 STEERED = frozenset({Condition.own, Condition.opposite, Condition.stranger, Condition.revised})
 "Conditions that speak of one dimension, where the recipe contrasts dimensions."
+
+
+def held_out(splits: Splits, seed: int, group: int) -> str:
+    """The split that a group of people is in, whatever their prompts."""
+    drawn = rng(seed, "split/persona", str(group)).random()
+    if drawn < splits.test_personas:
+        return "test_personas"
+    return "validation" if drawn < splits.test_personas + splits.validation else "train"
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,8 @@ class Plan:
     prompts: Sequence[Prompt]
     "Empty when personas write their own openings."
     seed: int
+    form: str = "pairwise"
+    "What one call of the judge is about."
 
     def __len__(self) -> int:
         return len(self.cast) * self.recipe.prompts.per_persona
@@ -58,17 +69,24 @@ class Plan:
         recipe = self.recipe
         contrasts = len(self.space.dimensions) if recipe.candidates.contrast == "all" else 1
         arms, samples = recipe.candidates.competing(turn, None)
-        answers = samples * sum(contrasts if arm.condition in STEERED else 1 for arm in arms)
-        if recipe.judge is None:
-            return answers
-        if recipe.judge.way == "rating":
-            return answers * (1 + recipe.judge.share)
-        orders = 2 if recipe.judge.orders == "both" else 1
-        names = {arm.name for arm in arms}
-        listed = recipe.pairing.compare if recipe.pairing.compare != "best" else []
-        pairs = [(a, b) for a, b in listed if names.issuperset((a, b))]
-        compared = sum(samples * (samples - 1) / 2 if a == b else float(samples) for a, b in pairs)
-        return answers + recipe.judge.share * orders * compared * contrasts
+        others = len(self.space.dimensions) - 1
+        each = {arm.name: samples * (others if arm.condition == Condition.others else 1) for arm in arms}
+        answers = sum(each[arm.name] * (contrasts if arm.condition in STEERED else 1) for arm in arms)
+        judge = recipe.judge
+        if judge is None:
+            return float(answers)
+        listed = recipe.pairing.compare
+        if isinstance(listed, str):
+            compared = 1.0
+        else:
+            pairs = [(a, b) for a, b in listed if a in each and b in each]
+            compared = sum(samples * (samples - 1) / 2 if a == b else float(max(each[a], each[b])) for a, b in pairs)
+        asked = {"batch": compared * contrasts / 4, "ranking": float(contrasts), "rating": float(answers)}
+        calls = asked.get(self.form, compared * contrasts)
+        orders = 2 if judge.orders == "both" and self.form != "rating" else 1
+        views = min(judge.audience, len(self.cast)) + 3 * judge.controls
+        split = len(self.space.dimensions) if judge.by == "dimension" and contrasts == 1 else 1
+        return answers + judge.share * calls * orders * views * judge.repeats * len(judge.panel) * split
 
     def persona(self, index: int) -> Persona:
         """Person `index` of the cast with their profile."""
@@ -78,7 +96,7 @@ class Plan:
         return Persona(id=identity, index=index, text=self.cast.text(index), traits=traits, profile=profile)
 
     def scenario(self, index: int) -> Scenario:
-        """Scenario `index`: dialogues of one person stand together, twins (2k, 2k+1) beside each other."""
+        """Scenario `index`: dialogues of one person stand together, people of one group beside each other."""
         person, number = divmod(index, self.recipe.prompts.per_persona)
         persona = self.persona(person)
         prompt = self._prompt(person, number)
@@ -93,6 +111,9 @@ class Plan:
             goals=goals if self.recipe.dialogue.goals else (),
             facts=self.cast.facts(person) if self._spoken else (),
             stranger=self._stranger(person, key) if self._strangers else None,
+            audience=self._audience(person, number),
+            least=self._least[person] if self._tested else "",
+            group=self.group(person),
             kind=kind,
         )
 
@@ -110,14 +131,65 @@ class Plan:
             return kind, cycled(needs, person * own + number // len(kinds), self.seed, f"needs/{kind}"), ()
         return (kind, *self.cast.need(index, self.seed))
 
-    def _stranger(self, person: int, key: str) -> Profile:
-        """The profile of somebody else who wants something else, if there is anybody."""
-        source, own = rng(self.seed, "stranger", key), self.profiles[person]
+    def group(self, person: int) -> int:
+        """Number of the group that gets the same prompts; a last one left alone joins the group before."""
+        size = self.recipe.prompts.people
+        alone = person == len(self.cast) - 1 and person % size == 0 and person > 0
+        return person // size - alone
+
+    def _stranger(self, person: int, key: str) -> Persona | None:
+        """Somebody else who wants something else, if there is anybody: in groups of more than two of the own group, so
+        that what is steered by a stranger is their own answer too."""
+        size, source, own = self.recipe.prompts.people, rng(self.seed, "stranger", key), self.profiles[person]
+        first = self.group(person) * size
+        pool = range(first, min(first + size, len(self.cast))) if size > 2 and self.prompts else range(len(self.cast))
         for _ in range(TRIES):
-            other = self.profiles[source.randrange(len(self.cast))]
-            if other.values != own.values:
-                return other
-        return self.space.opposite(own)
+            other = pool[source.randrange(len(pool))]
+            if self.profiles[other].values != own.values:
+                return self.persona(other)
+        if all(arm.condition != Condition.stranger for arm in self.recipe.candidates.everyone):
+            return None
+        persona = self.persona(person)
+        return replace(persona, id=digest(["stranger", persona.id]), profile=self.space.opposite(own))
+
+    def _audience(self, person: int, number: int) -> tuple[Persona, ...]:
+        """Others from whose side the answers are judged: half of all (with the person) for how far they are from what
+        the person wants, the rest at random. Person j of a group draws from people whose number leaves the rest j, and
+        who are in the same split, so that nobody who is held out is heard of in another."""
+        judge, size = self.recipe.judge, self.recipe.prompts.people
+        if judge is None or judge.audience == 1:
+            return ()
+        own, source = self.group(person), rng(self.seed, "audience", f"{person}/{number}")
+        place, held = range(person % size, len(self.cast), size), self._held(person)
+        found: list[int] = []
+        for wanted in range(judge.audience - 1):
+            drawn = [place[source.randrange(len(place))] for _ in range(TRIES)]
+            free = [one for one in drawn if self.group(one) != own and one not in found and self._held(one) == held]
+            if not free:
+                break
+            far = wanted < judge.audience // 2
+            found.append(max(free, key=lambda other: self._distance(person, other)) if far else free[0])
+        return tuple(self.persona(other) for other in found)
+
+    def _held(self, person: int) -> str:
+        return held_out(self.recipe.splits, self.seed, self.group(person))
+
+    def _distance(self, person: int, other: int) -> float:
+        """How far two people's wishes are apart."""
+        a, b = self.profiles[person], self.profiles[other]
+        if self.space.kind == "hierarchy":
+            return float(sum(x != y for x, y in zip(a.values, b.values, strict=True)))
+        return sum(abs(x - y) for x, y in zip(a.vector, b.vector, strict=True))
+
+    @cached_property
+    def _least(self) -> list[str]:
+        """Each person's least telling trait, in words."""
+        return self.cast.least_telling()
+
+    @cached_property
+    def _tested(self) -> bool:
+        """Whether the judge is asked in the dark too."""
+        return self.recipe.judge is not None and self.recipe.judge.controls > 0
 
     @cached_property
     def _spoken(self) -> bool:
@@ -125,12 +197,10 @@ class Plan:
 
     @cached_property
     def _strangers(self) -> bool:
-        return any(arm.condition == Condition.stranger for arm in self.recipe.candidates.everyone)
+        return self._tested or any(arm.condition == Condition.stranger for arm in self.recipe.candidates.everyone)
 
     def _prompt(self, person: int, number: int) -> Prompt | None:
         if not self.prompts:
             return None
-        twins = person // 2
-        if person == len(self.cast) - 1 and person % 2 == 0 and person > 0:
-            twins -= 1  # the last of an odd cast has no twin of their own: they join the pair before
-        return cycled(self.prompts, twins * self.recipe.prompts.per_persona + number, self.seed, "prompts")
+        place = self.group(person) * self.recipe.prompts.per_persona + number
+        return cycled(self.prompts, place, self.seed, "prompts")

@@ -17,7 +17,7 @@ dimension's measure its answers fall. Profiles are independent of the persona un
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -62,6 +62,12 @@ class Dimension(Strict):
     "For `hierarchy`, in place of poles: preferences by subdimension."
     measure: str | None = None
     "Programmatic measure of the axis, from `simforge.measures`."
+    scorer: str | None = None
+    "Name in a recipe's `models` of what gives a text a number on this axis, such as a reward model."
+    mean: float = 0.0
+    "Of the measure's or the scorer's numbers over many answers; a recipe whose labels come from scorers subtracts it."
+    sd: Annotated[float, Field(gt=0)] = 1.0
+    "Their standard deviation, which it divides by."
     gap: Annotated[float, Field(ge=0)] = 0.0
     "How far apart two answers must be for the measure to tell them apart, in its unit."
 
@@ -69,8 +75,10 @@ class Dimension(Strict):
     def _measured(self) -> Dimension:
         if (self.poles is None) == (self.subdimensions is None):
             raise ValueError("needs either `poles` or `subdimensions`")
-        if self.measure is not None:
-            if self.measure not in measures.MEASURES:
+        if self.measure is not None and self.scorer is not None:
+            raise ValueError("has a `measure` and a `scorer`: one of them gives the number")
+        if self.measure is not None or self.scorer is not None:
+            if self.measure is not None and self.measure not in measures.MEASURES:
                 raise ValueError(f"there is no measure {self.measure!r}; there are: {', '.join(measures.MEASURES)}")
             sides = [pole.side for pole in (self.poles or {}).values() if isinstance(pole, Pole)]
             if not sides or None in sides or len(set(sides)) < len(self.poles or {}):
@@ -159,6 +167,30 @@ class Space(Strict):
         """What the person likes, one phrase per dimension (of one dimension, where given and wanted)."""
         names = [dimension] if dimension and self.pole(profile, dimension) else self.wanted(profile)
         return [pole.wants for name in names if (pole := self.pole(profile, name))]
+
+    def others(self, profile: Profile) -> list[tuple[str, str]]:
+        """Dimensions on which the person wants nothing and somebody else does, and how an answer is steered there."""
+        missing = [name for name, value in zip(profile.names, profile.values, strict=True) if not value]
+        return [(name, next(iter(self.poles[name].values())).steer) for name in missing]
+
+    def weights(self, profile: Profile) -> dict[str, float]:
+        """How much each dimension counts for the person; adds up to 1. Where the space has no weights, all that they
+        want counts alike."""
+        if self.kind == "weights":
+            return dict(zip(profile.names, profile.vector, strict=True))
+        wanted = self.wanted(profile)
+        return dict.fromkeys(wanted, 1 / len(wanted))
+
+    def value(self, profile: Profile, scores: Mapping[str, float]) -> float:
+        """What a text is worth to the person: the weighted sum of its scores in standard deviations, each with the sign
+        of the side that the person wants (PersonalLLM)."""
+        total = 0.0
+        for name, weight in self.weights(profile).items():
+            axis = self.dimensions[name]
+            pole = self.pole(profile, name) or next(iter(self.poles[name].values()))
+            sign = -1.0 if pole.side == "low" else 1.0
+            total += weight * sign * (scores[name] - axis.mean) / axis.sd
+        return total
 
     def opposite(self, profile: Profile) -> Profile:
         """Who wants the opposite: the other poles; the dimension half-way round; the weights in reversed order;

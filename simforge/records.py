@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import datetime
 import itertools
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from simforge import fidelity
+from simforge import fidelity, reliability
 from simforge.guards import GUARDS
 from simforge.preferences import Space
+from simforge.reliability import Noise, logit
 from simforge.types import (
     Candidate,
     Condition,
@@ -59,6 +60,7 @@ CONDUCT = pa.struct(
 )
 GOALS = pa.list_(pa.struct([("goal", pa.string()), ("raised", pa.int32()), ("met", pa.int32())]))
 FEEDBACK = pa.list_(pa.struct([("attribute", pa.string()), ("performance", pa.int32()), ("choice", pa.int32())]))
+SCORES = pa.list_(pa.struct([("name", pa.string()), ("value", pa.float64())]))
 STYLE = pa.struct([(name, pa.float64()) for name in fidelity.STYLE])
 
 _COLUMNS: dict[str, list[tuple[str, Any, str]]] = {
@@ -76,11 +78,16 @@ _COLUMNS: dict[str, list[tuple[str, Any, str]]] = {
         ("persona_id", pa.string(), "Row of `personas`."),
         ("profile", PROFILE, "The person's hidden preference profile."),
         ("dimension", pa.string(), "The dimension that the pair is about; null is overall."),
-        ("label", pa.string(), "What decided it: `construction` or `judge`."),
+        ("own_dialogue", pa.bool_(), "Whether it is the dialogue of that person; else they were shown it and judged."),
+        (
+            "label",
+            pa.string(),
+            "What decided it: `construction`, `judge`, `scorers`, or a `tie` that the recipe keeps.",
+        ),
         (
             "margin",
             pa.float64(),
-            "Log-odds of the judge's soft label for `chosen`, within ±4; null where no judge was asked.",
+            "Log-odds of `p_calibrated`, or where that is null of `p_chosen`, within ±4; 0 for ties; null without one.",
         ),
         (
             "p_chosen",
@@ -88,11 +95,24 @@ _COLUMNS: dict[str, list[tuple[str, Any, str]]] = {
             "The judge's soft label for `chosen`, averaged over its orders; null where not asked.",
         ),
         (
+            "p_calibrated",
+            pa.float64(),
+            "`p_chosen` where the judge's own noise is known, from its verdicts in both orders; null where it is not, "
+            "or where the judge gave probabilities.",
+        ),
+        ("certainty", pa.float64(), "How sure the judge said that it was, 0 to 1; null where it is not asked."),
+        ("judgment_id", pa.string(), "Row of `judgments`: what a judge said, whether it made the label or not."),
+        (
             "measure_gap",
             pa.float64(),
             "Chosen minus rejected on the dimension's measure, in its unit; null without a measure.",
         ),
-        ("rating_gap", pa.float64(), "Points of 100 by which the person rated `chosen` higher; null without ratings."),
+        (
+            "value_gap",
+            pa.float64(),
+            "What `chosen` is worth more: points of the person's ratings, or standard deviations of their weighted "
+            "scores; null without either.",
+        ),
         ("flags", pa.list_(pa.string()), "Guards that object to a user message of `prompt`; mostly none."),
         ("turn", pa.int32(), "Turn of the dialogue, from 0."),
         ("dialogue_id", pa.string(), "Row of `dialogues`."),
@@ -168,28 +188,52 @@ _COLUMNS: dict[str, list[tuple[str, Any, str]]] = {
             pa.int32(),
             "Its length in tokens; null where only the sum of several samples is told.",
         ),
-        ("rating", pa.float64(), "The person's rating, 1 to 100; null where they did not rate it."),
+        (
+            "rating",
+            pa.float64(),
+            "The person's rating, on the scale of the judge's generator; null where there is none.",
+        ),
+        ("scores", SCORES, "Ratings of single attributes, or what each scorer of the space gives; mostly none."),
         ("continued", pa.bool_(), "Whether the dialogue went on with it."),
     ],
     "judgments": [
         ("id", pa.string(), "Digest of comparison and method."),
         ("dialogue_id", pa.string(), "Row of `dialogues`."),
+        ("persona_id", pa.string(), "Row of `personas`: from whose side."),
+        (
+            "told",
+            pa.string(),
+            "What the judge knew of the person: the `profile`; as a control `nobody` (nothing), a `stranger`'s, or the "
+            "one `trait` that says least.",
+        ),
         ("turn", pa.int32(), "Turn of the dialogue, from 0."),
         ("a", pa.string(), "Row of `candidates`."),
         ("b", pa.string(), "Row of `candidates`."),
         ("dimension", pa.string(), "Dimension of the comparison; null is overall."),
-        ("method", pa.string(), "`construction`, `measure`, `pairwise` or `rating`."),
+        (
+            "method",
+            pa.string(),
+            "`construction`, `measure`, `model` (verdicts on both answers), `rating`, `scorers`, `weighted` (verdicts "
+            "on each dimension) or `panel` (several judges).",
+        ),
         ("judge", pa.string(), "The model, or the rule's or measure's name."),
         ("verdict_ab", pa.string(), "The judge's word with `a` shown first; null where not asked."),
         ("verdict_ba", pa.string(), "The judge's word with `b` shown first (`first` means `b`); null where not asked."),
         ("outcome", pa.string(), "`a`, `b`, `tie`, `inconsistent` or `unreadable`."),
         ("p_a", pa.float64(), "Soft label for `a`; null where there is none."),
-        ("value_a", pa.float64(), "What the measure gave for `a`, in its unit, or its rating."),
-        ("value_b", pa.float64(), "What the measure gave for `b`, in its unit, or its rating."),
+        ("p_ab", pa.float64(), "With `a` first, the judge's own probability of the first; null where it gives words."),
+        ("p_ba", pa.float64(), "With `b` first, the judge's own probability of the first, which is `b`."),
+        ("certainty", pa.float64(), "How sure the judge said that it was, 0 to 1; null where it is not asked."),
+        ("stability", pa.float64(), "How often two verdicts in one order were the same; null where asked once."),
+        ("repaired", pa.int32(), "Verdicts that could only be read when they were asked for again."),
+        ("reasons_ab", pa.string(), "What the judge said before its verdict with `a` first; empty where not asked."),
+        ("reasons_ba", pa.string(), "The same with `b` first."),
+        ("value_a", pa.float64(), "What the measure, the rating or the weighted scorers gave for `a`."),
+        ("value_b", pa.float64(), "The same for `b`."),
     ],
     "discards": [
         ("dialogue_id", pa.string(), "Row of `dialogues`."),
-        ("persona_id", pa.string(), "Row of `personas`."),
+        ("persona_id", pa.string(), "Row of `personas`: from whose side."),
         ("turn", pa.int32(), "Turn of the dialogue, from 0; null is the whole dialogue."),
         ("stage", pa.string(), "`dialogue`, `candidates`, `judging` or `pairing`."),
         ("reason", pa.string(), "One word; the dataset's card lists the meanings."),
@@ -253,7 +297,9 @@ def rows(episode: Episode, space: Space, user_model: str | None) -> dict[str, li
             for judgment in line.judgments
         ]
         found["discards"] += [
-            own | {name: getattr(discard, name) for name in ("turn", "stage", "reason", "detail")}
+            own
+            | {name: getattr(discard, name) for name in ("turn", "stage", "reason", "detail")}
+            | ({"persona_id": discard.persona_id} if discard.persona_id else {})
             for discard in line.discards
         ]
     return found
@@ -276,30 +322,64 @@ def table_of(part_table: pa.Table, name: str) -> pa.Table:
     return pa.Table.from_struct_array(rows_array).cast(SCHEMAS[name])
 
 
+def of_judges(part_table: pa.Table) -> list[dict[str, Any]]:
+    """What models judged in a part, without what they said."""
+    table = table_of(part_table, "judgments").drop_columns(["reasons_ab", "reasons_ba", "id"])
+    found: list[dict[str, Any]] = table.filter(pc.is_in(table["method"], pa.array(["model", "rating"]))).to_pylist()
+    return found
+
+
 def margin(p_chosen: float | None) -> float | None:
     """Log-odds within ±4 (p of 0.018 to 0.982): a trainer's margin, not a claim of certainty."""
-    if p_chosen is None:
-        return None
-    inside = min(max(p_chosen, 1e-9), 1 - 1e-9)
-    return min(4.0, max(-4.0, math.log(inside / (1 - inside))))
+    return None if p_chosen is None else min(4.0, max(-4.0, logit(p_chosen)))
+
+
+def calibrated(pairs: pa.Table, judgments: pa.Table, noise: Mapping[str, Noise]) -> pa.Table:
+    """Pairs with the soft labels that their judges' noise leaves, and margins from them."""
+    by_model = pc.is_in(judgments["method"], pa.array(["model", "panel"]))
+    rows = {row["id"]: row for row in judgments.filter(by_model).to_pylist()} if noise else {}
+    members: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows.values():
+        if row["method"] == "model":
+            members.setdefault(tuple(row[name] for name in _COMPARED), []).append(row)
+    found, margins = [], []
+    for one in pairs.select(["judgment_id", "chosen_id", "p_chosen", "label"]).to_pylist():
+        row = rows.get(one["judgment_id"])
+        p_a = row and reliability.calibrated(row, members.get(tuple(row[name] for name in _COMPARED), []), noise)
+        p = None if row is None or p_a is None else p_a if row["a"] == one["chosen_id"] else 1 - p_a
+        found.append(p)
+        margins.append(0.0 if one["label"] == "tie" else margin(one["p_chosen"] if p is None else p))
+    for name, values in (("p_calibrated", found), ("margin", margins)):
+        place = pairs.schema.get_field_index(name)
+        pairs = pairs.set_column(place, pairs.schema.field(place), pa.array(values, pa.float64()))
+    return pairs
+
+
+_COMPARED = ("a", "b", "dimension", "persona_id", "told")
 
 
 def _pair_row(pair: PreferencePair, line: Line, scenario: Scenario, space: Space) -> dict[str, Any]:
-    persona = scenario.persona
+    persona = pair.persona
+    own = persona is scenario.persona
+    told = own and pair.chosen.condition == Condition.own
     return {
         "id": pair.id,
         "prompt": _messages(pair.prefix),
         "chosen": [{"role": "assistant", "content": pair.chosen.text}],
         "rejected": [{"role": "assistant", "content": pair.rejected.text}],
-        "system": space.steering(persona.profile, pair.dimension),
+        "system": pair.chosen.steering if told else space.steering(persona.profile, pair.dimension),
         "persona_id": persona.id,
         "profile": _profile(persona),
         "dimension": pair.dimension,
+        "own_dialogue": own,
         "label": pair.label,
-        "margin": margin(pair.p_chosen),
+        "margin": None,
         "p_chosen": pair.p_chosen,
+        "p_calibrated": None,
+        "certainty": pair.certainty,
+        "judgment_id": pair.judgment,
         "measure_gap": pair.measure_gap,
-        "rating_gap": pair.rating_gap,
+        "value_gap": pair.value_gap,
         "flags": _flags(line, pair.turn),
         "turn": pair.turn,
         "dialogue_id": line.id,
@@ -398,6 +478,7 @@ def _candidate_row(candidate: Candidate, turn: Turn, prefix: tuple[Message, ...]
         "finish": candidate.said.finish,
         "completion_tokens": candidate.said.completion_tokens,
         "rating": turn.ratings.get(candidate.id),
+        "scores": [{"name": name, "value": value} for name, value in turn.scores.get(candidate.id, {}).items()],
         "continued": candidate.id == turn.continued,
     }
 

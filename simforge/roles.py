@@ -7,16 +7,18 @@ else. `Roles` is built once per worker; `Calls` is one episode's view of it, whi
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from simforge.errors import CallFailed
 from simforge.generators import Generator
 from simforge.identity import derived_seed, sha256
 from simforge.ledger import Ledger
 from simforge.models import SERVED, Model, ModelSpec
 from simforge.money import Purse
-from simforge.types import ChatReply, ChatRequest, Message, Role, Usage
+from simforge.types import ChatReply, ChatRequest, Message, Role, Sampling, Usage
 
 T = TypeVar("T")
 SERVED_AS = tuple(f"{provider}:" for provider in SERVED)
@@ -82,7 +84,7 @@ class Calls:
             sampling=sampling if temperature is None else replace(sampling, temperature=temperature),
             seed=derived_seed(self.roles.seed, role, key),
             schema=schema,
-            choices=tuple(generator.front.choices),
+            choices=tuple(generator.front.choices) if schema is None else (),
             n=n,
         )
         drawn = [await self._answer(spec, model, request)] if n == 1 or spec.reference.startswith(SERVED_AS) else []
@@ -96,6 +98,23 @@ class Calls:
         if self.roles.on_reply is not None:
             self.roles.on_reply(used)
         return reply
+
+    async def score(self, role: Role, messages: tuple[Message, ...]) -> float:
+        """The number that a model which scores gives the last message. Raises `CallFailed` where it is none."""
+        spec, model = self.roles.models[role]
+        request = ChatRequest(spec.fingerprint, messages, Sampling(0.0, 1.0, 1), 0)
+        reply = await self._answer(spec, model, request)
+        used = Usage.of(reply)
+        self.usage[role] = self.usage.get(role, Usage()) + used
+        if self.roles.on_reply is not None:
+            self.roles.on_reply(used)
+        try:
+            number = float(reply.text)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise CallFailed(f"{spec.reference} gave no number, but {reply.text[:80]!r}")
+        return number
 
     async def _answer(self, spec: ModelSpec, model: Model, request: ChatRequest) -> ChatReply:
         """The ledger's reply, or a new one."""

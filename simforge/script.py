@@ -26,11 +26,13 @@ class Script:
     "Asks the assistant what it makes of the person."
     reviser: Generator | None = None
     "Asks the assistant to revise a plain answer."
+    writer: Generator | None = None
+    "Asks the writer to put what a person wants into a system message."
     feedback: Generator | None = None
     "Asks the judge to fill in a survey afterwards."
 
     @property
     def generators(self) -> list[Generator]:
         """All generators that a run uses."""
-        used = (self.user, self.assistant, self.judge, self.infer, self.reviser, self.feedback)
+        used = (self.user, self.assistant, self.judge, self.infer, self.reviser, self.writer, self.feedback)
         return [one for one in used if one is not None]

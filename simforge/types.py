@@ -9,7 +9,7 @@ shows up as `inconsistent`, not as a preference.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -90,8 +90,14 @@ class Scenario:
     "What they want of it beyond the need, one thing a turn; the assistant has to hear it from them."
     facts: tuple[str, ...] = ()
     "What there is to tell about the person, a phrase each."
-    stranger: Profile | None = None
-    "Somebody else's profile, where the recipe has an answer steered by one."
+    stranger: Persona | None = None
+    "Somebody else who wants something else, where an answer is steered, or a judge led astray, by one."
+    audience: tuple[Persona, ...] = ()
+    "Others from whose side the answers are judged too."
+    least: str = ""
+    "The person's least telling trait, in words: what a judge is told who shall know next to nothing."
+    group: int = 0
+    "Number of the group of people who get the same prompts and share answers."
     kind: str | None = None
     "Type of the conversation, where the recipe has several."
     session: int = 0
@@ -201,6 +207,8 @@ class Condition(StrEnum):
     "Steered by the profile of another person of the cast."
     inferred = "inferred"
     "Told what an assistant makes of the person from the dialogue so far."
+    others = "others"
+    "Steered by a preference that the person does not have: an answer for each of them."
     revised = "revised"
     "A plain answer, revised by the person's own profile."
 
@@ -265,14 +273,26 @@ class Verdict:
     """One judge call on one comparison in one order."""
 
     choice: Choice
-    p_first: float | None
+    p_first: float | None = None
     "Probability that the first is better, a tie counted half; `None` where the judge gives no distribution."
-    raw: str
-    "The reply as it came."
+    certainty: float | None = None
+    "How sure the judge says that it is, 0 to 1; `None` where it is not asked."
+    reasons: str = ""
+    "What it says before its verdict, where it is asked."
+    repaired: bool = False
+    "Whether a first reply could not be read, and the judge was asked once more."
+    value_first: float | None = None
+    "What the first answer was rated, where answers are rated one by one."
+    value_second: float | None = None
 
     def swap(self) -> Verdict:
-        p = None if self.p_first is None else 1.0 - self.p_first
-        return Verdict(_SWAPPED.get(self.choice, self.choice), p, self.raw)
+        return replace(
+            self,
+            choice=_SWAPPED.get(self.choice, self.choice),
+            p_first=None if self.p_first is None else 1.0 - self.p_first,
+            value_first=self.value_second,
+            value_second=self.value_first,
+        )
 
 
 class Outcome(StrEnum):
@@ -285,15 +305,33 @@ class Outcome(StrEnum):
     unreadable = "unreadable"
 
 
-Method = Literal["construction", "measure", "pairwise", "rating"]
+Method = Literal["construction", "measure", "model", "rating", "scorers", "weighted", "panel"]
+"""What decided: the way the answers were made; a number of the text; a model's verdicts on both answers; its ratings of
+each; scorers, weighted by the person's profile; verdicts on each dimension, weighted; several judges."""
+
+
+class Told(StrEnum):
+    """What a judge knows of the person; all but the first are controls."""
+
+    profile = "profile"
+    "Who they are and what they want."
+    nobody = "nobody"
+    "Nothing."
+    stranger = "stranger"
+    "Who somebody else is, and what they want."
+    trait = "trait"
+    "The one trait that tells least about them."
 
 
 @dataclass(frozen=True, slots=True)
 class Judgment:
-    """A comparison, decided or not."""
+    """A comparison, decided or not, from one person's side."""
 
     id: str
     turn: int
+    persona_id: str
+    "From whose side."
+    told: Told
     a: str
     "Candidate id."
     b: str
@@ -308,9 +346,21 @@ class Judgment:
     "With `b` shown first, in the words of that order."
     p_a: float | None = None
     "Soft label: probability that `a` is better, averaged over the orders asked."
+    certainty: float | None = None
+    "How sure the judge said that it was, 0 to 1, on average."
+    p_ab: float | None = None
+    "With `a` shown first: the judge's own probability that the first is better; `None` where it gives words only."
+    p_ba: float | None = None
+    "With `b` shown first: its probability that the first, which is `b`, is better."
     value_a: float | None = None
-    "What the measure gave for `a`, in its unit, or the person's rating of it, 1 to 100."
+    "What the measure gave for `a`, in its unit; the person's rating of it; or what their scorers make of it."
     value_b: float | None = None
+    stability: float | None = None
+    "Where each order was asked more than once: how often two verdicts in one order were the same."
+    repaired: int = 0
+    "Verdicts that could only be read when they were asked for again."
+    reasons_ab: str = ""
+    reasons_ba: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,18 +369,25 @@ class PreferencePair:
 
     id: str
     turn: int
+    persona: Persona
+    "Whose preference it is: who had the dialogue, or one of their audience."
     prefix: tuple[Message, ...]
     chosen: Candidate
     rejected: Candidate
     dimension: str | None
-    label: Literal["construction", "judge"]
-    "What decided it."
+    label: Literal["construction", "judge", "scorers", "tie"]
+    "What decided it; a `tie` that the recipe keeps was decided by nothing."
     p_chosen: float | None
     "The judge's soft label for the chosen answer; `None` where no judge was asked."
+    judgment: str | None
+    "Id of the judge's judgment, whether it made the label or stands beside it."
+    certainty: float | None
+    "How sure the judge said that it was, 0 to 1."
     measure_gap: float | None
     "Chosen minus rejected in the wanted direction, in the measure's unit; `None` without a measure."
-    rating_gap: float | None = None
-    "How many points of 100 the person rated the chosen answer above the other; `None` where they rated none."
+    value_gap: float | None = None
+    """The chosen answer's value minus the other's: points of a rating, or standard deviations of weighted scores;
+    `None` without either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,6 +399,8 @@ class Discard:
     reason: str
     "A word from `REASONS`."
     detail: str
+    persona_id: str | None = None
+    "From whose side it was judged; `None` is who had the dialogue."
 
 
 REASONS = {
@@ -354,11 +413,18 @@ REASONS = {
     "refusal": "an answer refuses",
     "off_language": "an answer is not written in the dialogue's script",
     "repeats_prompt": "an answer repeats the user's message",
+    "broken": "an answer repeats itself or is garbled",
+    "unsafe": "the answer that would be chosen is unsafe",
     "same_text": "both answers are the same",
+    "near_same": "both answers are nearly the same",
+    "duplicate": "the person has a pair already that is nearly the same",
     "leak": "an answer quotes the words it was steered with",
     "measure_disagrees": "the text does not show the preference that it was steered by",
     "judge_disagrees": "the judge prefers the other answer in both orders",
     "tie": "the judge sees no difference",
+    "uncertain": "the judge is less certain than the recipe asks",
+    "length": "the answers differ more in length than the recipe allows",
+    "surplus": "the turn has given as many pairs as the recipe allows",
     "inconsistent": "the judge changes its mind with the order",
     "unreadable": "the judge's verdict cannot be read",
 }
@@ -419,7 +485,9 @@ class Turn:
     inferred: str | None = None
     "What an assistant makes of the person so far, where the recipe asks it."
     ratings: dict[str, float] = field(default_factory=dict)
-    "The person's rating of candidates, 1 to 100, by id, where they rate."
+    "The person's rating of candidates, by id, where they rate."
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    "By candidate: ratings of its attributes, or what each scorer gives it."
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import contextlib
 import json
 import platform
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
@@ -24,12 +25,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from simforge import __version__, card, catalog, fidelity, personas, records
+from simforge import __version__, card, catalog, fidelity, pairing, personas, records, reliability, selection
 from simforge.config import Splits
 from simforge.errors import RunFolderError
 from simforge.identity import digest, file_sha256, rng
 from simforge.ledger import is_url
-from simforge.plan import Plan
+from simforge.measures import WORD
+from simforge.plan import Plan, held_out
 from simforge.shards import ShardDone, Tally
 from simforge.types import Role, Usage
 
@@ -37,6 +39,8 @@ ROW_GROUP = 5_000
 "Rows in a row group; the same whatever the shards were, so that it cannot show in the bytes."
 LEDGER = "ledger.at"
 "File in the work folder that says where the ledger is, if it is not there."
+PERMUTATIONS = 64
+"Of a MinHash: its similarity is off by 0.05 at most times."
 PEOPLE_AT_ONCE = 1_000
 "Personas written at a time."
 
@@ -170,8 +174,8 @@ def seal(folder: RunFolder, plan: Plan, models: Mapping[Role, Mapping[str, str]]
     with _writing(folder.path):
         staging = folder.work / "sealing"
         shutil.rmtree(staging, ignore_errors=True)
-        counts = _tables(folder, plan, staging)
-        manifest = _manifest(folder, plan, models, total, counts, staging)
+        sealed = _tables(folder, plan, staging)
+        manifest = _manifest(folder, plan, models, total, sealed, staging)
         for name in ("manifest.json", "README.md"):
             (folder.path / name).unlink(missing_ok=True)
         shutil.rmtree(folder.path / "data", ignore_errors=True)
@@ -182,33 +186,50 @@ def seal(folder: RunFolder, plan: Plan, models: Mapping[Role, Mapping[str, str]]
     return manifest
 
 
-def split_of(splits: Splits, seed: int, twins: int, prompt_id: str | None) -> str:
-    """The split of a dialogue, by its person first and its prompt second: people and prompts are held out whole.
-    Twins (persona 2k and 2k+1, pair number k), who share answers, are held out together."""
-    drawn = rng(seed, "split/persona", str(twins)).random()
-    if drawn < splits.test_personas:
-        return "test_personas"
-    if prompt_id is not None and rng(seed, "split/prompt", prompt_id).random() < splits.test_prompts:
-        return "test_prompts"
-    return "validation" if drawn < splits.test_personas + splits.validation else "train"
+def split_of(splits: Splits, seed: int, group: int, prompt_id: str | None) -> str:
+    """The split of a dialogue, by its person first and its prompt second: people and prompts are held out whole, and so
+    are groups of people, who share answers."""
+    held = held_out(splits, seed, group)
+    if held == "test_personas" or prompt_id is None:
+        return held
+    return "test_prompts" if rng(seed, "split/prompt", prompt_id).random() < splits.test_prompts else held
 
 
 NAMED = ("id", "parent", "prompt_id")
 
 
-def _tables(folder: RunFolder, plan: Plan, staging: Path) -> dict[str, dict[str, int]]:
-    """Stream all rows into the tables' files; gives rows by table and split."""
+@dataclass(slots=True)
+class _Sealed:
+    """What sealing finds out about a run."""
+
+    counts: dict[str, dict[str, int]]
+    "Rows by table and split."
+    judges: dict[str, Any] | None
+    distinct: dict[str, int]
+    "Pairs, and different triples of prompt, chosen and rejected among them."
+    duplicates: int
+    "Pairs left out because their person has one like it."
+
+
+def _tables(folder: RunFolder, plan: Plan, staging: Path) -> _Sealed:
+    """Stream all rows into the tables' files. Looks at the judgments first, since what a judge's noise is decides what
+    its labels are worth."""
+    record = reliability.Record()
+    for part in folder.parts():
+        record.add(records.of_judges(part))
+    noise, seen = record.noise, Duplicates(plan.recipe.filters.near_duplicates)
     writer = _Writer(staging / "data")
     splits, seed = plan.recipe.splits, plan.seed
     number, per_persona = -1, plan.recipe.prompts.per_persona
     for part in folder.parts():
-        dialogues = records.table_of(part, "dialogues")
+        tables = {name: records.table_of(part, name) for name in records.SCHEMAS}
         split_by_dialogue = {}
-        for key, parent, prompt in zip(*(dialogues[name].to_pylist() for name in NAMED), strict=True):
+        for key, parent, prompt in zip(*(tables["dialogues"][name].to_pylist() for name in NAMED), strict=True):
             number += parent is None  # a branch stands after the line that it left, and goes where that goes
-            split_by_dialogue[key] = split_of(splits, seed, number // per_persona // 2, prompt)
-        for name in records.SCHEMAS:
-            table = dialogues if name == "dialogues" else records.table_of(part, name)
+            split_by_dialogue[key] = split_of(splits, seed, plan.group(number // per_persona), prompt)
+        pairs, again = seen.without(records.calibrated(tables["preferences"], tables["judgments"], noise))
+        tables |= {"preferences": pairs, "discards": pa.concat_tables([tables["discards"], again])}
+        for name, table in tables.items():
             owners = table["id" if name == "dialogues" else "dialogue_id"].to_pylist()
             writer.add(name, table, [split_by_dialogue[owner] for owner in owners])
     schema = records.personas_schema(plan.cast.pack)
@@ -217,8 +238,58 @@ def _tables(folder: RunFolder, plan: Plan, staging: Path) -> dict[str, dict[str,
         people = [plan.persona(index) for index in range(start, min(start + PEOPLE_AT_ONCE, len(plan.cast)))]
         rows = [records.persona_row(one, plan.cast.name, plan.cast.pack.licence) for one in people]
         table = pa.Table.from_pylist(rows, schema=schema)
-        writer.add("personas", table, [split_of(splits, seed, one.index // 2, None) for one in people])
-    return writer.close({**records.SCHEMAS, "personas": schema})
+        writer.add("personas", table, [held_out(splits, seed, plan.group(one.index)) for one in people])
+    counts = writer.close({**records.SCHEMAS, "personas": schema})
+    return _Sealed(counts, record.summary(), seen.distinct, seen.dropped)
+
+
+class Duplicates:
+    """Finds pairs that their person has already in nearly the same words (MinHash of three-word runs of the last
+    message and both answers, Broder 1997), and counts different triples over all people."""
+
+    def __init__(self, dropping: bool) -> None:
+        self._dropping = dropping
+        self._known: dict[tuple[str, str | None], list[Any]] = {}
+        self._triples: set[bytes] = set()
+        self._pairs = 0
+        self.dropped = 0
+
+    @property
+    def distinct(self) -> dict[str, int]:
+        return {"pairs": self._pairs, "triples": len(self._triples)}
+
+    def without(self, pairs: pa.Table) -> tuple[pa.Table, pa.Table]:
+        """The pairs that stay, and the discards for the others."""
+        keep, discards = [], []
+        names = ["prompt", "chosen", "rejected", "persona_id", "dimension", "turn", "dialogue_id", "id"]
+        for row in pairs.select(names).to_pylist():
+            own = self._near(row) if self._dropping else None
+            keep.append(own is None)
+            if own is None:
+                self._pairs += 1
+                triple = [row["prompt"], row["chosen"], row["rejected"]]
+                self._triples.add(bytes.fromhex(digest(triple)))
+                continue
+            self.dropped += 1
+            about = {name: row[name] for name in ("dialogue_id", "persona_id", "turn")}
+            discards.append({**about, "stage": "pairing", "reason": "duplicate", "detail": f"of {own}"})
+        return pairs.filter(pa.array(keep, pa.bool_())), pa.Table.from_pylist(
+            discards, schema=records.SCHEMAS["discards"]
+        )
+
+    def _near(self, row: dict[str, Any]) -> str | None:
+        """Id of a pair of the same person on the same dimension that is nearly the same."""
+        from rensa import RMinHash
+
+        said = WORD.findall(" ".join(row[name][-1]["content"] for name in ("prompt", "chosen", "rejected")).lower())
+        sketch = RMinHash(num_perm=PERMUTATIONS, seed=1)
+        sketch.update([" ".join(said[start : start + 3]) for start in range(max(1, len(said) - 2))])
+        known = self._known.setdefault((row["persona_id"], row["dimension"]), [])
+        for key, other in known:
+            if sketch.jaccard(other) >= pairing.NEAR:
+                return str(key)
+        known.append((row["id"], sketch))
+        return None
 
 
 class _Writer:
@@ -270,7 +341,7 @@ def _manifest(
     plan: Plan,
     models: Mapping[Role, Mapping[str, str]],
     total: Tally,
-    counts: dict[str, dict[str, int]],
+    sealed: _Sealed,
     staging: Path,
 ) -> dict[str, Any]:
     files = {}
@@ -296,9 +367,12 @@ def _manifest(
             "source": plan.space.source,
         },
         "models": {role: dict(about) for role, about in models.items()},
-        "counts": counts,
+        "counts": sealed.counts,
+        "distinct": sealed.distinct,
         "dialogues": {"played": total.dialogues, "failed": total.failed, "turns": total.turns},
-        "discards": dict(sorted(total.discards.items())),
+        "discards": dict(sorted((total.discards + Counter(duplicate=sealed.duplicates)).items())),
+        "dropped": selection.summary(staging / "data", plan.cast.pack, plan.space),
+        "judges": sealed.judges,
         "fidelity": fidelity.summary(staging / "data"),
         "usage": {r: dict(zip(names, used, strict=True)) for r, used in sorted(usage.items())},
         "files": files,
@@ -313,7 +387,7 @@ def _placeless(recipe: dict[str, Any]) -> dict[str, Any]:
     for section, key in (
         *(("cast", "pack"), ("cast", "space"), ("prompts", "source")),
         *(("dialogue", "user"), ("dialogue", "infer"), ("dialogue", "feedback"), ("dialogue", "writing")),
-        *(("candidates", "generator"), ("candidates", "reviser"), ("judge", "generator")),
+        *(("candidates", "generator"), ("candidates", "reviser"), ("candidates", "writer"), ("judge", "generator")),
     ):
         value = (recipe[section] or {}).get(key)
         if isinstance(value, str) and catalog.is_path(value):
@@ -323,7 +397,7 @@ def _placeless(recipe: dict[str, Any]) -> dict[str, Any]:
 
 def _environment() -> dict[str, str]:
     found = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
-    for name in ("faker", "jinja2", "numpy", "openvino-genai", "polars", "pyarrow", "ray"):
+    for name in ("faker", "jinja2", "krippendorff", "numpy", "openvino-genai", "polars", "pyarrow", "ray", "rensa"):
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found

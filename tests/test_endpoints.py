@@ -50,7 +50,7 @@ def test_a_run_works_against_an_endpoint_and_a_second_one_asks_nothing(endpoint,
     assert (again.status, checked) == (0, 1), again.err
     tables = [pl.read_parquet(tmp_path / run / "data/candidates/*.parquet") for run in "ab"]
     assert tables[0].equals(tables[1]) and tables[0]["model"].unique().to_list() == [server.model]
-    assert pl.read_parquet(tmp_path / "a/data/judgments/*.parquet").filter(method="pairwise")["p_a"].null_count() == 0
+    assert pl.read_parquet(tmp_path / "a/data/judgments/*.parquet").filter(method="model")["p_a"].null_count() == 0
 
 
 def test_schemas_choices_and_lengths_are_asked_for_as_servers_understand_them(endpoint):
@@ -466,7 +466,7 @@ def test_a_changed_judge_pays_only_for_judging(endpoint, tmp_path):
     again = [*words, "--set", f"judge.generator={tmp_path}/judge.md", "--reuse", tmp_path / "a"]
     done = simforge(*again, "--out", tmp_path / "b")
     assert done.status == 0, done.err
-    judged = pl.read_parquet(tmp_path / "b/data/judgments/*.parquet").filter(method="pairwise")
+    judged = pl.read_parquet(tmp_path / "b/data/judgments/*.parquet").filter(method="model")
     orders = judged["verdict_ab"].count() + judged["verdict_ba"].count()
     assert 0 < server.stats()["requests"] - asked <= orders + 1  # and one look whether choices are kept to
     ledger = simforge("ledger", tmp_path / "b").out

@@ -179,7 +179,7 @@ def test_a_changed_judge_pays_for_judging_only(tmp_path):
         "generate", *base, "--out", tmp_path / "b", "--set", "judge.share=1", "--reuse", tmp_path / "a", env=env
     )
     assert again.status == 0, again.err
-    judged = pl.read_parquet(tmp_path / "b/data/judgments/*.parquet").filter(pl.col("method") == "pairwise")
+    judged = pl.read_parquet(tmp_path / "b/data/judgments/*.parquet").filter(pl.col("method") == "model")
     assert len(calls.read_text().splitlines()) - paid == 2 * judged.height > 0
 
 

@@ -49,7 +49,9 @@ def test_every_shipped_space_gives_everybody_a_wish_and_twins_opposite_ones(cast
         one, other = profiles[number], profiles[number + 1]
         assert space.opposite(one) == other
         assert set(space.wishes(one)) != set(space.wishes(other)) and space.steering(one, None)
-        for dimension in space.wanted(one):
+        # Of an odd number of weights the middle one stays where it is, whichever way they are turned.
+        odd = space.kind == "weights" and len(one.names) % 2
+        for dimension in {*space.wanted(one)} - ({*space.wanted(other)} if odd else set()):
             assert space.steering(one, dimension) != space.steering(other, dimension)
 
 

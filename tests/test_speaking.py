@@ -9,7 +9,7 @@ from conftest import simforge
 
 from simforge import config, generators, judging, measures, models, pairing, preferences
 from simforge.candidates import flaw
-from simforge.config import Filters, Judge, Labels
+from simforge.config import Filters, Judge
 from simforge.dialogue import play
 from simforge.errors import RecipeError
 from simforge.ledger import Ledger
@@ -144,15 +144,15 @@ def test_measures_tell_the_poles_of_their_dimension_apart():
 def test_swapping_twice_changes_nothing():
     comparison = Comparison((), candidate("a"), candidate("b", Condition.plain), None)
     assert comparison.swap().swap() == comparison != comparison.swap()
-    verdict = Verdict(Choice.first, 0.75, "1")
-    assert verdict.swap() == Verdict(Choice.second, 0.25, "1")
+    verdict = Verdict(Choice.first, 0.75, value_first=80.0, value_second=20.0)
+    assert verdict.swap() == Verdict(Choice.second, 0.25, value_first=20.0, value_second=80.0)
     assert verdict.swap().swap() == verdict
     for choice in (Choice.tie, Choice.unreadable):
-        assert Verdict(choice, None, "").swap().choice == choice
+        assert Verdict(choice).swap().choice == choice
 
 
 def said(choice: str, p: float | None = None) -> Verdict:
-    return Verdict(Choice(choice), p, "")
+    return Verdict(Choice(choice), p)
 
 
 @pytest.mark.parametrize(
@@ -170,21 +170,20 @@ def said(choice: str, p: float | None = None) -> Verdict:
         (said("tie", 0.65), said("tie", 0.35), Outcome.tie, 0.65),
         (said("first"), None, Outcome.a, 1.0),
         (None, said("first"), Outcome.b, 0.0),
-        (None, None, Outcome.unreadable, None),
     ],
 )
 def test_the_orders_combine_without_inventing_a_label(ab, ba, outcome, p_a):
-    found, p = judging.combine(ab, ba)
+    found, p = judging.combine({order: [one] for order, one in (("ab", ab), ("ba", ba)) if one})
     assert (found, p) == (outcome, pytest.approx(p_a) if p_a is not None else None)
 
 
-def decided(text_own: str, text_other: str, labels: Labels | None = None):
+def decided(text_own: str, text_other: str, *overrides: str):
     space = preferences.load("psoup")
-    plan, _ = prepare(config.load("quickstart"), 16, seed=0)
+    plan, script = prepare(config.load("quickstart", overrides), 16, seed=0)
     persona = next(p for p in map(plan.persona, range(16)) if p.profile.pole("informativeness") == "concise")
     comparison = Comparison((), candidate(text_own), candidate(text_other, Condition.opposite), "informativeness")
-    rules = [judging.by_construction(comparison), judging.by_measure(comparison, space, persona)]
-    return pairing.decide(comparison, rules, labels or Labels())
+    rules = [judging.by_construction(comparison, persona), judging.by_measure(comparison, space, persona)]
+    return pairing.decide(comparison, persona, {one.method: one for one in rules}, None, script.recipe)
 
 
 def test_a_concise_answer_that_is_shorter_is_chosen_over_the_long_one():
@@ -198,7 +197,8 @@ def test_a_concise_answer_that_is_shorter_is_chosen_over_the_long_one():
     [
         (GOOD * 4, "Soak it.", "measure_disagrees"),
         (GOOD, GOOD, "same_text"),
-        (GOOD, GOOD + " Rinse.", "measure_disagrees"),
+        (GOOD, GOOD.upper(), "near_same"),
+        (GOOD, GOOD + " Rinse the pan.", "measure_disagrees"),
     ],
 )
 def test_a_label_that_the_text_does_not_show_is_a_discard(own, other, reason):
@@ -208,7 +208,7 @@ def test_a_label_that_the_text_does_not_show_is_a_discard(own, other, reason):
 
 
 def test_without_the_check_the_constructed_label_stands():
-    assert isinstance(decided(GOOD * 4, "Soak it.", Labels(check="none")), PreferencePair)
+    assert isinstance(decided(GOOD * 4, "Soak it.", "labels.check=none"), PreferencePair)
 
 
 def played(tmp_path, script_name: str, turns: int = 2, judge: dict | None = None):
@@ -267,7 +267,7 @@ def test_a_dialogue_ends_where_its_user_ends_it(tmp_path, script, ending, turns,
 )
 def test_a_judge_without_information_decides_nothing(tmp_path, script, outcome):
     line = played(tmp_path, script, turns=3)
-    judged = [judgment for judgment in line.judgments if judgment.method == "pairwise"]
+    judged = [judgment for judgment in line.judgments if judgment.method == "model"]
     assert judged
     assert {judgment.outcome for judgment in judged} == {outcome}
 
@@ -330,7 +330,7 @@ def test_labels_by_a_judge_need_every_comparison_judged():
 def test_labels_by_a_judge_that_that_cannot_be_read_make_no_pairs(tmp_path):
     done = simforge(
         "generate", "psoup-published", "--personas", 2, "--out", tmp_path / "o",
-        "--model", "scripted:", "--model", "judge=scripted:scripts:mumbles",
+        "--model", "scripted:", "--model", "judge=scripted:scripts:mumbles_always",
     )  # fmt: skip
     assert done.status == 0, done.err
     assert "0 preference pairs" in done.out

@@ -274,8 +274,8 @@ def test_the_most_calls_that_a_plan_can_take_count_every_sample():
     recipe = recipe_of(
         "quickstart", "candidates.samples=3", "judge.share=1.0", "dialogue.turns=1", "prompts.per_persona=1"
     )
-    plan, _ = prepare(recipe, 1, seed=0)
-    assert plan.calls == 1 + 3 * 3 + 2 * 3 * 2
+    plan, _ = prepare(recipe, 10, seed=0)
+    assert plan.calls == 10 * (1 + 3 * 3 + 2 * 3 * 2 * (1 + 3 * 0.1))  # a tenth is judged three times in the dark
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,8 @@ def test_the_most_calls_that_a_plan_can_take_count_every_sample():
     ],
 )
 def test_a_rating_is_a_whole_number_from_1_to_100_or_none(reply, rating):
-    assert judging.rating_in(reply) == rating
+    found = judging.ratings_in(reply, ["rating"], 1, 100)
+    assert (None if isinstance(found, judging.Unread) else found["rating"]) == rating
 
 
 @pytest.mark.parametrize(
@@ -311,7 +312,7 @@ def test_a_rating_is_a_whole_number_from_1_to_100_or_none(reply, rating):
             ),
             "answers are `inferred`, and nothing is",
         ),
-        (("pairing.compare=best",), "needs ratings"),
+        (("pairing.compare=best", "labels.by=judge", "judge=null"), "needs ratings"),
         (("candidates.conditions=[winner]",), "`winner` is the arm that won the `opening`"),
         (("candidates.conditions=[{name: winner, model: user}, plain]",), "name: 'winner' stands for"),
         (("candidates.conditions=[{name: own, condition: plain}, plain]",), "'own' is a condition's"),
@@ -320,8 +321,8 @@ def test_a_rating_is_a_whole_number_from_1_to_100_or_none(reply, rating):
             "a label by construction needs",
         ),
         (
-            ("judge.way=rating", "labels.by=judge", "judge.share=1"),
-            "judge.way is rating: is this a generator for pairwise",
+            ("pairing.compare=best", "labels.by=judge", "judge.share=1"),
+            "pairing.compare is best, which needs ratings: use judge/rating",
         ),
         (("dialogue.knowledge={a lot: 1}", "dialogue.user=user/userlm"), "never uses {{ knowledge }}"),
         (("dialogue.user=judge/pairwise",), "There are: user/adversarial"),
@@ -409,7 +410,7 @@ def test_strangers_revisions_other_models_and_temperatures_compete_by_their_name
     texts = dict(zip(names, (one.text for one in first.candidates), strict=True))
     assert len({*texts.values()}) == 6 and first.candidates[5].model == "scripted:scripts:counting"
     own, stranger = episode.scenario.persona.profile, episode.scenario.stranger
-    assert stranger is not None and stranger.values != own.values
+    assert stranger is not None and stranger.profile.values != own.values
 
 
 def test_the_opening_has_other_candidates_and_the_winner_goes_on(tmp_path):
@@ -424,7 +425,7 @@ def test_the_opening_has_other_candidates_and_the_winner_goes_on(tmp_path):
     assert after.filter(pl.col("arm") != pl.col("winner")).is_empty()
     best = candidates.group_by("dialogue_id", "turn").agg(pl.col("rating").max())
     assert candidates.filter("continued").join(best, on=["dialogue_id", "turn", "rating"], how="anti").is_empty()
-    assert table(out, "preferences")["rating_gap"].min() >= 10
+    assert table(out, "preferences")["value_gap"].min() >= 10
     assert dialogues["feedback"].list.len().unique().to_list() == [7]
 
 
@@ -439,6 +440,7 @@ def test_ratings_and_surveys_that_cannot_be_read_are_discards_and_no_numbers(tmp
 def test_an_aloe_turn_takes_six_calls_and_its_requests_extend_each_other(endpoint, tmp_path):
     server = endpoint(latency_ms=1, words=30)
     loose = [part for name in GUARDS for part in ("--set", f"dialogue.guards.{name}=flag")]  # it has ninety words
+    loose += ["--set", "judge.controls=0"]
     out = generated(tmp_path / "r", "aloe", *loose, people=6, model=server.model)
     turns, stats = table(out, "turns"), server.stats()
     assert turns["inferred"].null_count() == 0 and turns.height == 60
@@ -449,7 +451,13 @@ def test_an_aloe_turn_takes_six_calls_and_its_requests_extend_each_other(endpoin
 
 def test_each_request_of_a_dialogue_begins_with_the_one_before(tmp_path, monkeypatch):
     monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
-    overrides = ("dialogue.turns=4", "dialogue.writing=arena", "dialogue.patience=[9,9]", "judge.orders=one")
+    overrides = (
+        "dialogue.turns=4",
+        "dialogue.writing=arena",
+        "dialogue.patience=[9,9]",
+        "judge.orders=one",
+        "judge.controls=0",
+    )
     played(tmp_path, "aloe", *overrides, model="scripted:scripts:recording")
     asked = [json.loads(line) for line in (tmp_path / "calls").read_text().splitlines()]
     assert len(asked) == 4 * 5

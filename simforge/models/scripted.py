@@ -71,6 +71,8 @@ def actor(request: ChatRequest) -> str | ChatReply:
     told += " " + request.messages[-1].content.lower()
     if "messages that a person types" in told or "you are a user who" in told:
         return "How do I " + " ".join(source.choices(_THINGS, k=source.randint(4, 12))) + "?"
+    if "you write system messages" in told:
+        return f"You are an assistant. Answer as somebody who reads this would like: {request.messages[-1].content}"
     vocabulary = _LONG if "phd" in told else _SHORT if "ten-year-old" in told else _SHORT + _LONG
     low, high = (8, 14) if "concise" in told else (60, 90) if "very informative" in told else (28, 40)
     words = source.choices(vocabulary, k=source.randint(low, high))

@@ -92,6 +92,24 @@ class Cast:
     def traits(self, index: int) -> dict[str, Any]:
         return self.frame.row(index, named=True)
 
+    def least_telling(self) -> list[str]:
+        """Of each person, the trait that says least about who they are, in words: the one with the value that most
+        others have too (numbers by their quarter of the people)."""
+        import polars as pl
+
+        told = [name for name in self.pack.traits if self.frame[name].null_count() == 0]
+        if not told:
+            return [""] * self.frame.height
+        common = []
+        for name in told:
+            column = self.frame[name]
+            if column.dtype.is_numeric() and column.n_unique() > 10:
+                column = (column.rank("min") * 4 / self.frame.height).ceil()
+            common.append(self.frame.select(column.alias("x")).select(pl.len().over("x").alias(name))[name])
+        places = pl.DataFrame(common).select(pl.concat_list(pl.all()).list.arg_max())
+        rows = zip(places.to_series(), self.frame.select(told).iter_rows(), strict=True)
+        return [f"{told[place].replace('_', ' ')}: {row[place]}" for place, row in rows]
+
     def text(self, index: int) -> str:
         """The person in words."""
         if self.texts is not None:
