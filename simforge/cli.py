@@ -304,6 +304,10 @@ def _estimate(options: argparse.Namespace) -> int:
         said = f"{used.calls:>12,} calls {used.prompt_tokens:>15,} tokens read {used.completion_tokens:>14,} written"
         priced = f" {cost:>12,.2f}" if cost is not None else ""
         print(f"  {role:<11}{said}{priced}  {found.references[role]}")
+    if found.pairs:
+        calls = sum(used.calls for used in found.usage.values()) / found.pairs
+        tokens = sum(used.prompt_tokens + used.completion_tokens for used in found.usage.values()) / found.pairs
+        print(f"  at most {found.pairs:,} pairs: {calls:.2g} calls and {tokens:,.0f} tokens for each")
     known = [cost for cost in found.cost.values() if cost is not None]
     if known:
         unpriced = "" if len(known) == len(found.cost) else ", and what has no price"

@@ -460,7 +460,8 @@ def _set_models(document: Document, text: str) -> None:
         role, reference = "", text
     elif role not in (known := list(dict.fromkeys([*ROLES, *_named(document)]))):
         raise NotFound("role", role, known, "Write --model REF or --model ROLE=REF.")
-    for each in [role] if role else dict.fromkeys([*ROLES, *_named(document)]):
+    spoken = dict.fromkeys(one for one in (*ROLES, *_named(document)) if one not in _scoring(document))
+    for each in [role] if role else spoken:
         document.put(("models", each), reference, f"--model {text}")
 
 

@@ -170,40 +170,38 @@ class Bench:
         settings, generator = self.script.recipe.judge, self.script.judge
         assert settings is not None and generator is not None
         rates = generator.front.form == "rating"
-        orders = self._orders(comparisons, settings, rates)
-        passes = [(order, repeat) for order in orders for repeat in range(settings.repeats)]
+        passes = [
+            (orders, f"/repeat {repeat}" if repeat else "")
+            for orders in self._orders(comparisons, settings, rates)
+            for repeat in range(settings.repeats)
+        ]
         lists: list[list[Verdict]] = await at_once(
             FORMS[generator.front.form](
                 self,
-                [comparisons[n] if order == "ab" else comparisons[n].swap() for n in orders[order]],
+                [one if order == "ab" else one.swap() for one, order in zip(comparisons, orders, strict=True)],
                 view,
                 role,
-                f"/repeat {repeat}" if repeat else "",
+                attempt,
             )
-            for order, repeat in passes
+            for orders, attempt in passes
         )
         said: list[dict[str, list[Verdict]]] = [{} for _ in comparisons]
-        for (order, _), verdicts in zip(passes, lists, strict=True):
-            for number, verdict in zip(orders[order], verdicts, strict=True):
-                said[number].setdefault(order, []).append(verdict)
+        for (orders, _), verdicts in zip(passes, lists, strict=True):
+            for own, order, verdict in zip(said, orders, verdicts, strict=True):
+                own.setdefault(order, []).append(verdict)
         return [
             (_rated_judgment if rates else _model_judgment)(one, view, role, self.calls.model(role), verdicts)
             for one, verdicts in zip(comparisons, said, strict=True)
         ]
 
-    def _orders(self, comparisons: Sequence[Comparison], settings: Judge, rates: bool) -> dict[str, list[int]]:
-        """Which comparisons are asked in which order. Answers that are rated by themselves have none."""
-        everything = list(range(len(comparisons)))
-        if rates:
-            return {"ab": everything}
-        if settings.orders == "both":
-            return {"ab": everything, "ba": everything}
+    def _orders(self, comparisons: Sequence[Comparison], settings: Judge, rates: bool) -> list[list[str]]:
+        """The order in which each comparison is asked, once or twice; answers that are rated singly have none."""
+        count = len(comparisons)
+        if rates or settings.orders == "both":
+            return [["ab"] * count] if rates else [["ab"] * count, ["ba"] * count]
         # A ranking has one order for all of its answers: the first comparison's draw is everybody's.
-        lots = [comparisons[0]] * len(comparisons) if self._ranks else comparisons
-        drawn = {
-            n: rng(self.script.seed, "order", _id(one, "model")).choice(["ab", "ba"]) for n, one in enumerate(lots)
-        }
-        return {order: mine for order in ("ab", "ba") if (mine := [n for n in everything if drawn[n] == order])}
+        lots = [comparisons[0]] * count if self._ranks else comparisons
+        return [[rng(self.script.seed, "order", _id(one, "model")).choice(["ab", "ba"]) for one in lots]]
 
     @property
     def _ranks(self) -> bool:

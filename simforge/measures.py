@@ -47,8 +47,10 @@ def warmth(text: str) -> float:
     return 100.0 * (warm - cold) / max(len(found), 25)
 
 
-MEASURES: dict[str, Callable[[str], float]] = {"words": words, "reading_grade": reading_grade, "warmth": warmth}
-"By name, as a preference space refers to them."
+MEASURES: dict[str, Callable[[str], float]] = {
+    one.__name__: lru_cache(maxsize=16_384)(one) for one in (words, reading_grade, warmth)
+}
+"By name, as a preference space refers to them. What people share is measured once."
 
 
 def script(text: str) -> str:

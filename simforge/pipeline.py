@@ -256,6 +256,8 @@ class Estimate:
     """What a run will take."""
 
     dialogues: int
+    pairs: int
+    "If every comparison is decided and every answer is sound."
     usage: dict[str, Usage]
     "By role."
     references: dict[str, str]
@@ -269,13 +271,13 @@ def estimate(options: Options) -> Estimate:
     recipe = config.load(options.pipeline, options.overrides, options.models, options.prompts)
     plan, script = prepare(recipe, options.personas, options.seed, options.cast)
     specs = {role: _spec(recipe, role) for role in recipe.roles}
-    usage = asyncio.run(estimating.estimate(plan, script, specs))
+    usage, pairs = asyncio.run(estimating.estimate(plan, script, specs))
     prices = money.load(options.prices)
     cost = {}
     for role, used in usage.items():
         price = money.price_of(recipe.models[role], prices)
         cost[role] = price.of(used) if price is not None else None
-    return Estimate(len(plan), usage, {role: spec.reference for role, spec in specs.items()}, cost)
+    return Estimate(len(plan), pairs, usage, {role: spec.reference for role, spec in specs.items()}, cost)
 
 
 def retry(path: Path, display: Display) -> tuple[Run, int]:

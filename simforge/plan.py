@@ -10,6 +10,7 @@ answers from their own sides, are disjoint, so nobody judges the same pair twice
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,9 +18,13 @@ from functools import cached_property
 from simforge.config import Recipe, Splits
 from simforge.identity import cycled, digest, rng
 from simforge.personas import Cast, persona_id
-from simforge.preferences import Space
-from simforge.types import Condition, Persona, Profile, Prompt, Scenario
+from simforge.preferences import Profiles, Space
+from simforge.types import Condition, Persona, Prompt, Scenario
 
+AMONG = 8
+"People of whom the one is taken who is furthest from what another wants."
+LOOKS = 400
+"People who are looked at for one who may be in an audience."
 TRIES = 32
 "People who are looked at for one who wants something else."
 STEERED = frozenset({Condition.own, Condition.opposite, Condition.stranger, Condition.revised})
@@ -41,7 +46,7 @@ class Plan:
     recipe: Recipe
     cast: Cast
     space: Space
-    profiles: Sequence[Profile]
+    profiles: Profiles
     "One for each person of the cast."
     prompts: Sequence[Prompt]
     "Empty when personas write their own openings."
@@ -163,23 +168,23 @@ class Plan:
         place, held = range(person % size, len(self.cast), size), self._held(person)
         found: list[int] = []
         for wanted in range(judge.audience - 1):
-            drawn = [place[source.randrange(len(place))] for _ in range(TRIES)]
-            free = [one for one in drawn if self.group(one) != own and one not in found and self._held(one) == held]
-            if not free:
+            drawn = (place[source.randrange(len(place))] for _ in range(LOOKS))
+            free = (one for one in drawn if self.group(one) != own and one not in found and self._held(one) == held)
+            several = list(itertools.islice(free, AMONG if wanted < judge.audience // 2 else 1))
+            if not several:
                 break
-            far = wanted < judge.audience // 2
-            found.append(max(free, key=lambda other: self._distance(person, other)) if far else free[0])
+            found.append(max(several, key=lambda other: self.profiles.distance(person, other)))
         return tuple(self.persona(other) for other in found)
 
     def _held(self, person: int) -> str:
-        return held_out(self.recipe.splits, self.seed, self.group(person))
+        group = self.group(person)
+        if group not in self._splits:
+            self._splits[group] = held_out(self.recipe.splits, self.seed, group)
+        return self._splits[group]
 
-    def _distance(self, person: int, other: int) -> float:
-        """How far two people's wishes are apart."""
-        a, b = self.profiles[person], self.profiles[other]
-        if self.space.kind == "hierarchy":
-            return float(sum(x != y for x, y in zip(a.values, b.values, strict=True)))
-        return sum(abs(x - y) for x, y in zip(a.vector, b.vector, strict=True))
+    @cached_property
+    def _splits(self) -> dict[int, str]:
+        return {}
 
     @cached_property
     def _least(self) -> list[str]:

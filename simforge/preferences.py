@@ -248,6 +248,11 @@ class Profiles(Sequence[Profile]):
     def __getitem__(self, index: Any) -> Any:
         return self.space.profile(self.name, self.points[index].tolist())
 
+    def distance(self, one: int, other: int) -> float:
+        """How far two people's wishes are apart: in a hierarchy, on how many dimensions they differ."""
+        a, b = self.points[one], self.points[other]
+        return float((a != b).sum() if self.space.kind == "hierarchy" else abs(a - b).sum())
+
     def series(self) -> pl.Series:
         """All profiles as a column of structs."""
         import polars as pl

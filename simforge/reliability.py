@@ -5,7 +5,7 @@ says `first` with the probability s; if it is the worse, with f. Then both order
 `second` with (1 - s)(1 - f), whatever the truth is: two equations that give s and f without a single trusted label.
 s = f is a judge without information; s = 1 - f one without a leaning to a place.
 
-    noise = Noise.of(counts)     noise.p_a(Choice.first, Choice.second) -> a calibrated soft label
+    noise = Noise.of(counts)     noise.log_odds("first", "second") -> how far `a` can be trusted to be better
 
 This is Dawid and Skene's model (1979) for one rater seen twice. It takes the errors of the two orders for independent:
 what a judge gets wrong in both orders alike is not seen, so its noise is at least what is said here.
@@ -23,6 +23,8 @@ from simforge.types import Choice, Told
 
 ENOUGH = 100
 "Comparisons in both orders from which a judge's noise is estimated; fewer say too little."
+TINY = 1e-3
+"Share of errors below which none is believed in."
 TELLING = 30
 "Comparisons in both orders from which a judge is said to inform or not."
 Z = 1.96
@@ -33,49 +35,41 @@ Counts = Mapping[tuple[str, str], int]
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """How a judge errs, and how often `a` is the better answer."""
+    """How a judge errs."""
 
     right: float
     "s: probability of `first` where the first is better."
     wrong: float
     "f: probability of `first` where the second is better."
-    prior: float
-    "Share of comparisons whose `a` is better."
 
     @classmethod
     def of(cls, counts: Counts) -> Noise | None:
         """The noise behind decided verdicts; `None` where there are too few. A judge whose two orders agree no more
         than chance would is one without information: s = f."""
-        decided = {key: count for key, count in counts.items() if set(key) <= {"first", "second"}}
+        decided = {key: count for key, count in counts.items() if {*key} <= {"first", "second"}}
         total = sum(decided.values())
         if total < ENOUGH:
             return None
-        share = {key: decided.get(key, 0) / total for key in _TABLE}
-        both_first, both_second = share["first", "first"], share["second", "second"]
+        both_first = decided.get(("first", "first"), 0) / total
+        both_second = decided.get(("second", "second"), 0) / total
         middle = (1 + both_first - both_second) / 2
         spread = math.sqrt(max(0.0, middle * middle - both_first))
-        right, wrong = min(1.0, middle + spread), max(0.0, middle - spread)
-        lead = share["first", "second"] - share["second", "first"]
-        prior = 0.5 if spread == 0 else min(1.0, max(0.0, 0.5 + lead / (2 * (right - wrong))))
-        return cls(right, wrong, prior)
+        return cls(min(1.0, middle + spread), max(0.0, middle - spread))
 
-    def p_a(self, ab: str, ba: str) -> float:
-        """Probability that `a` is better, after these two verdicts; a tie says nothing."""
-        odds = 1.0
-        for said, a_is_first in ((ab, True), (ba, False)):
-            if said not in ("first", "second"):
-                continue
-            if_better, if_worse = (self.right, self.wrong) if a_is_first else (self.wrong, self.right)
-            if said == "second":
-                if_better, if_worse = 1 - if_better, 1 - if_worse
-            odds *= max(if_better, 1e-6) / max(if_worse, 1e-6)
-        before = max(self.prior, 1e-6) / max(1 - self.prior, 1e-6)
-        return before * odds / (1 + before * odds)
+    def log_odds(self, ab: str, ba: str) -> float:
+        """Of `a` being better after these two verdicts, where nothing was known before: what the recipe knows of how
+        `a` came about is not the judge's. A tie says nothing."""
+        total = 0.0
+        for said, sign in ((ab, 1.0), (ba, -1.0)):
+            if said == "first":
+                total += sign * math.log(max(self.right, TINY) / max(self.wrong, TINY))
+            elif said == "second":
+                total += sign * math.log(max(1 - self.right, TINY) / max(1 - self.wrong, TINY))
+        return total
 
 
 DARK = {"nobody": "nothing of the person", "stranger": "of a stranger", "trait": "the least telling trait"}
 "What a judge was told where it was tested, in words."
-_TABLE = [("first", "second"), ("second", "first"), ("first", "first"), ("second", "second")]
 _SWAPPED = {"first": "second", "second": "first"}
 
 
@@ -99,15 +93,13 @@ def calibrated(
     judges = [judgment] if judgment["method"] == "model" else list(members)
     if judgment["method"] not in ("model", "panel") or not judges:
         return None
-    odds, prior = 0.0, []
+    total = 0.0
     for one in judges:
         known = noise.get(one["judge"])
         if known is None or one["p_ab"] is not None or not one["verdict_ab"] or not one["verdict_ba"]:
             return None
-        p = known.p_a(one["verdict_ab"], one["verdict_ba"])
-        odds += logit(p) - logit(known.prior)
-        prior.append(logit(known.prior))
-    return 1 / (1 + math.exp(-(odds + sum(prior) / len(prior))))
+        total += known.log_odds(one["verdict_ab"], one["verdict_ba"])
+    return 1 / (1 + math.exp(-total))
 
 
 def logit(p: float) -> float:
@@ -145,7 +137,9 @@ class Record:
             key = (one["a"], one["b"], one["dimension"], one["persona_id"])
             with_profile[judge, key] = one["outcome"]
             if one["outcome"] in ("a", "b", "tie"):
-                by_comparison[key][judge] = {"a": 1.0, "b": 0.0, "tie": 0.5}[one["outcome"]]
+                mark = {"a": 1.0, "b": 0.0, "tie": 0.5}[one["outcome"]]
+                # `a` is mostly the own-steered answer: turned by their ids, which mean nothing, both are as common.
+                by_comparison[key][judge] = mark if one["a"] < one["b"] else 1 - mark
             if one["verdict_ab"] and one["verdict_ba"] and "unreadable" not in (one["verdict_ab"], one["verdict_ba"]):
                 self._place(one)
         self._panel += [marks for marks in by_comparison.values() if len(marks) > 1]
@@ -208,7 +202,7 @@ class Record:
         return found
 
     def _alpha(self) -> dict[str, Any] | None:
-        """Krippendorff's alpha of several judges' decisions, taken as ordered (b, tie, a)."""
+        """Krippendorff's alpha of several judges' decisions, taken as ordered (one, tie, the other)."""
         if not self._panel:
             return None
         import krippendorff

@@ -55,7 +55,7 @@ class ModelSpec:
     "Whether its endpoint keeps to the choices that it is given; known once it was checked."
 
 
-PROVIDERS = ("local", "openai", "scripted", "vllm")
+PROVIDERS = ("local", "openai", "reward", "score", "scripted", "vllm")
 "What stands before the colon of a reference."
 SERVED = ("openai", "vllm")
 "Those that are asked over HTTP."
@@ -77,10 +77,14 @@ def resolve(reference: str, access: Access = USUAL, served: str = "{}") -> Model
         from simforge.models import weights
 
         return weights.resolve(name)
-    if provider == "openai":
+    if provider in ("openai", "score"):
         from simforge.models import endpoint
 
-        return endpoint.resolve(name, access)
+        return endpoint.resolve(name, access) if provider == "openai" else endpoint.resolve_scorer(name, access)
+    if provider == "reward":
+        from simforge.models import reward
+
+        return reward.resolve(name)
     if provider == "vllm":
         if not name:
             raise UsageError("vllm: needs a model: vllm:NAME of the Hub, or a folder that the nodes have.")
@@ -100,6 +104,14 @@ def fetch(spec: ModelSpec, choices: bool = False) -> ModelSpec:
         from simforge.models import endpoint
 
         return endpoint.check(spec, choices)
+    if provider == "score":
+        from simforge.models import endpoint
+
+        return endpoint.check_scorer(spec)
+    if provider == "reward":
+        from simforge.models import reward
+
+        reward.check(name)
     if provider == "local":
         from simforge.models import weights
 
@@ -120,11 +132,16 @@ async def open_model(
         from simforge.models.local import LocalModel
 
         return await LocalModel.open(name)
-    if provider in SERVED:
+    if provider in (*SERVED, "score"):
         from simforge.models.admission import FREE
-        from simforge.models.endpoint import Endpoint
+        from simforge.models.endpoint import Endpoint, ScoringEndpoint
 
-        return await Endpoint.open(spec, admit, bounds or FREE)
+        kind = ScoringEndpoint if provider == "score" else Endpoint
+        return await kind.open(spec, admit, bounds or FREE)
+    if provider == "reward":
+        from simforge.models.reward import RewardModel
+
+        return await RewardModel.open(name)
     from simforge.models.scripted import ScriptedModel
 
     return ScriptedModel(name)

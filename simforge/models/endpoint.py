@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from simforge.errors import CallFailed, EndpointDown, ModelError, UsageError, nearest
 from simforge.models import ModelSpec
 from simforge.models.admission import FREE, MOST, PATIENCE, Bounds, Gate, GateState, Pace, backoff
-from simforge.types import USUAL, Access, ChatReply, ChatRequest, Finish, Said
+from simforge.types import USUAL, Access, ChatReply, ChatRequest, Finish, Message, Said, Sampling
 
 if TYPE_CHECKING:
     import aiohttp
@@ -69,6 +69,7 @@ OPTIONAL = (
 "Fields that a request can do without."
 TOP = 20
 "Alternatives asked for with the first token of a choice; the most that OpenAI gives."
+EXAMPLE = "score:my-reward-model@http://localhost:8000/pooling"
 OVERLOADED = (429, 503, 529)
 FATAL = (401, 403, 404)
 
@@ -81,16 +82,15 @@ class Address:
     urls: tuple[str, ...]
 
 
-def parse(name: str) -> Address:
+def parse(name: str, provider: str = "openai") -> Address:
     """`NAME@URL[,URL...]`; without a URL, `OPENAI_BASE_URL` or OpenAI's own. Raises `UsageError`."""
     model, at, urls = name.rpartition("@")
-    if not at:
+    if not at and provider == "openai":
         model, urls = name, os.environ.get("OPENAI_BASE_URL", "https://api.openai.com/v1")
     found = tuple(url.strip().rstrip("/") for url in urls.split(",") if url.strip())
     if not model or not found or not all(re.match(r"https?://[^/]+", url) for url in found):
-        raise UsageError(
-            f"openai:{name} must be written openai:NAME@URL, for example openai:qwen3@http://localhost:8000/v1."
-        )
+        like = {"openai": "openai:qwen3@http://localhost:8000/v1"}.get(provider, EXAMPLE)
+        raise UsageError(f"{provider}:{name} must be written {provider}:NAME@URL, for example {like}.")
     return Address(model, found)
 
 
@@ -103,10 +103,19 @@ def resolve(name: str, access: Access = USUAL) -> ModelSpec:
     return ModelSpec(f"openai:{name}", fingerprint, "unknown", about, access, address.urls)
 
 
+def resolve_scorer(name: str, access: Access = USUAL) -> ModelSpec:
+    """The spec of a reward model behind an endpoint; its URL is that of the scoring itself."""
+    address = parse(name, "score")
+    about = f"{address.model} at {', '.join(address.urls)}"
+    more = "" if access.body == "{}" else f"?{access.body}"
+    fingerprint = f"score:{address.model}@{','.join(sorted(address.urls))}{more}"
+    return ModelSpec(f"score:{name}", fingerprint, "unknown", about, access, address.urls)
+
+
 def model_of(spec: ModelSpec) -> str:
     """The name by which a server knows the model."""
     provider, _, name = spec.reference.partition(":")
-    return parse(name).model if provider == "openai" else name
+    return name if provider == "vllm" else parse(name, provider).model
 
 
 @dataclass(slots=True)
@@ -131,6 +140,9 @@ class _Call:
 
 class Endpoint:
     """A model behind one or more URLs, as a client."""
+
+    path = "/chat/completions"
+    "What comes after a URL."
 
     def __init__(self, spec: ModelSpec, session: aiohttp.ClientSession, admit: Admit | None, bounds: Bounds) -> None:
         self._name, self._session, self._admit = model_of(spec), session, admit
@@ -175,7 +187,7 @@ class Endpoint:
         """Ask these URLs from now on; what is known of those that stay is kept."""
         if set(urls) != set(self._gates):
             self._gates = {url: self._gates.get(url) or Gate(self._most / len(urls), among=self._among) for url in urls}
-            self._posts = {url: f"{url}/chat/completions" for url in urls}
+            self._posts = {url: f"{url}{self.path}" for url in urls}
 
     @property
     def gates(self) -> dict[str, GateState]:
@@ -355,6 +367,50 @@ class Endpoint:
                 log.warning("%s does not take %s: it is asked without (%s)", self._name, name, _words(text)[:120])
                 return True
         return self._sent(body) != sent  # another call has learnt something meanwhile
+
+
+class ScoringEndpoint(Endpoint):
+    """A reward model behind one or more URLs: its reply to a chat is the number that it gives the last message.
+
+    `{"model": NAME, "messages": [...]}` is posted to the URL as it stands, as vLLM's `/pooling` and `/classify` and
+    several reward servers take it, and the first number of the answer's `data` is the score.
+    """
+
+    path = ""
+
+    async def chat(self, request: ChatRequest, dialogue: str = "") -> ChatReply:
+        body = {"model": self._name, "messages": [message.as_dict() for message in request.messages], **self._more}
+        answer = await self._post(body, request, dialogue)
+        tokens = int((answer.get("usage") or {}).get("prompt_tokens") or 0)
+        return ChatReply(repr(_score(answer)), Finish.stop, tokens, 0, 0)
+
+
+def check_scorer(spec: ModelSpec) -> ModelSpec:
+    """Have a few words scored. Raises `ModelError` where key, URL or model are wrong, or the answer holds no number."""
+
+    async def probe() -> None:
+        client = await ScoringEndpoint.open(spec)
+        words = (Message("user", "Hello."), Message("assistant", "Hello, what can I do for you?"))
+        try:
+            await client.chat(ChatRequest(spec.fingerprint, words, Sampling(0.0, 1.0, 1), 0))
+        except CallFailed as problem:
+            raise ModelError(f"{spec.reference}: {problem}") from None
+        finally:
+            await client.close()
+
+    asyncio.run(probe())
+    return spec
+
+
+def _score(answer: dict[str, Any]) -> float:
+    """The first number of an answer, in any of the places where servers put it."""
+    found: Any = answer.get("data", answer)
+    while isinstance(found, dict | list) and found:
+        names = ("score", "reward", "data", "embedding", "probs")
+        found = next((found[name] for name in names if name in found), None) if isinstance(found, dict) else found[0]
+    if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
+        raise CallFailed(f"the answer has no score: {_words(json.dumps(answer))}")
+    return float(found)
 
 
 def check(spec: ModelSpec, choices: bool) -> ModelSpec:
