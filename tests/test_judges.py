@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -15,13 +16,14 @@ from typing import Any
 
 import polars as pl
 import pytest
+import yaml
 from conftest import simforge
 from test_speaking import candidate
 from test_users import generated, recipe_of, table
 
-from simforge import candidates, config, judging, pairing, preferences, reliability, safety
+from simforge import candidates, catalog, config, judging, pairing, preferences, reliability, safety
 from simforge.errors import RecipeError
-from simforge.pipeline import prepare
+from simforge.pipeline import Options, estimate, prepare
 from simforge.types import ChatReply, Choice, Comparison, Condition, Finish, Judgment, Outcome, PreferencePair, Told
 from simforge.versions import Duplicates
 
@@ -710,3 +712,31 @@ def test_whom_the_filters_drop_is_told_by_group(tmp_path):
     assert ("wants (informativeness)", "concise") in named and "## Whom that leaves out" in (
         out / "README.md"
     ).read_text()
+
+
+# The guide.
+
+GUIDE = (Path(__file__).parents[1] / "docs" / "judging.md").read_text()
+
+
+@pytest.mark.parametrize(("name", "calls"), re.findall(r"^\| `([\w-]+)` \| ([\d.]+) \|", GUIDE, re.MULTILINE))
+def test_the_guides_calls_for_each_pair_are_those_of_the_estimate(name, calls):
+    options = Options(out=Path(), personas=1_000, pipeline=name, models=("scripted:",))
+    found = estimate(options)
+    assert f"{sum(used.calls for used in found.usage.values()) / found.pairs:.2g}" == calls
+
+
+def test_the_guide_speaks_of_every_pipeline_and_every_judge():
+    named = re.findall(r"^\| `([\w/-]+)` \|", GUIDE, re.MULTILINE)
+    assert {*catalog.names("pipelines")} <= {*named}
+    assert {name for name in catalog.names("generators") if name.startswith("judge/")} - {"judge/feedback"} <= {*named}
+
+
+def test_the_guides_examples_are_valid(tmp_path):
+    judge, space = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
+    assert config.Judge.model_validate(yaml.safe_load(judge)["judge"]).generator == "judge/persona"
+    (tmp_path / "space.yaml").write_text(space)
+    assert [axis.scorer for axis in preferences.load(f"{tmp_path}/space.yaml").dimensions.values()] == [
+        "helpful_rm",
+        "cost_model",
+    ]
