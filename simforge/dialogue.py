@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from simforge import candidates as answering
-from simforge import judging, pairing, safety
+from simforge import judging, judgments, pairing, safety
 from simforge.errors import CallFailed
 from simforge.identity import digest, rng
 from simforge.judging import Bench, View
@@ -292,14 +292,14 @@ def _decide(
     of their audience."""
     recipe, space = script.recipe, script.space
     others = scenario.audience if recipe.labels.by == "judge" else ()
-    for judgments in by_person.values():
-        labels.judgments += judgments
+    for seen in by_person.values():
+        labels.judgments += seen
     for person in (scenario.persona, *others):
-        rules = [judging.by_measure(comparison, space, person)]
+        rules = [judgments.by_measure(comparison, space, person)]
         if person is scenario.persona:
-            rules.append(judging.by_construction(comparison, person))
+            rules.append(judgments.by_construction(comparison, person))
         if recipe.labels.by == "scorers":
-            rules.append(judging.by_scorers(comparison, labels.scores, space, person, recipe.pairing.gap))
+            rules.append(judgments.by_scorers(comparison, labels.scores, space, person, recipe.pairing.gap))
         found = {judgment.method: judgment for judgment in rules if judgment is not None}
         seen = [one for one in by_person.get(person.id, ()) if one.told == Told.profile]
         labels.judgments += found.values()

@@ -23,7 +23,7 @@ LAYERS = (
     {"catalog", "documents", "measures", "guards"},
     {"config", "conduct", "fidelity", "generators", "models", "money", "prompts"},
     {"personas", "preferences", "ledger"},
-    {"roles", "plan", "script", "candidates", "judging", "pairing", "reliability", "safety"},
+    {"roles", "plan", "script", "candidates", "verdicts", "judgments", "judging", "pairing", "reliability", "safety"},
     {"dialogue", "users", "records", "writing", "selection"},
     {"shards", "card", "estimating"},
     {"executors", "versions", "display", "schemas"},

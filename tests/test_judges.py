@@ -21,10 +21,21 @@ from conftest import simforge
 from test_speaking import candidate
 from test_users import generated, recipe_of, table
 
-from simforge import candidates, catalog, config, judging, pairing, preferences, reliability, safety
+from simforge import candidates, catalog, config, judgments, pairing, preferences, reliability, safety, verdicts
 from simforge.errors import RecipeError
 from simforge.pipeline import Options, estimate, prepare
-from simforge.types import ChatReply, Choice, Comparison, Condition, Finish, Judgment, Outcome, PreferencePair, Told
+from simforge.types import (
+    ChatReply,
+    Choice,
+    Comparison,
+    Condition,
+    Finish,
+    Judgment,
+    Outcome,
+    PreferencePair,
+    Told,
+    Verdict,
+)
 from simforge.versions import Duplicates
 
 LENGTH = """
@@ -223,17 +234,17 @@ def test_garbled_judges_make_no_labels_and_are_counted(endpoint, tmp_path):
 @pytest.mark.parametrize(
     ("reply", "verdict"),
     [
-        ('{"verdict": "1", "certainty": 70}', judging.Verdict(Choice.first, certainty=0.7)),
-        ('{"verdict": "tie", "certainty": 0}', judging.Verdict(Choice.tie, certainty=0.0)),
-        ('{"verdict": "1", "certainty": 170}', judging.Unread("`certainty` is not a whole number of 0 to 100")),
-        ('{"verdict": 1, "certainty": 70}', judging.Unread("`verdict` is not one of: 1, 2, tie")),
-        ("1", judging.Unread("it is not a JSON object")),
-        ("", judging.Unread("it is not JSON: Expecting value: line 1 column 1 (char 0)")),
+        ('{"verdict": "1", "certainty": 70}', Verdict(Choice.first, certainty=0.7)),
+        ('{"verdict": "tie", "certainty": 0}', Verdict(Choice.tie, certainty=0.0)),
+        ('{"verdict": "1", "certainty": 170}', verdicts.Unread("`certainty` is not a whole number of 0 to 100")),
+        ('{"verdict": 1, "certainty": 70}', verdicts.Unread("`verdict` is not one of: 1, 2, tie")),
+        ("1", verdicts.Unread("it is not a JSON object")),
+        ("", verdicts.Unread("it is not JSON: Expecting value: line 1 column 1 (char 0)")),
     ],
 )
 def test_a_verdict_in_json_is_read_strictly(reply, verdict):
     words, says = ["1", "2", "tie"], ["verdict", "certainty"]
-    assert judging._reasoned(ChatReply(reply, Finish.stop, 1, 0, 1), words, says) == verdict
+    assert verdicts.reasoned(ChatReply(reply, Finish.stop, 1, 0, 1), words, says) == verdict
 
 
 def test_reasons_and_certainty_are_kept_and_a_label_can_be_asked_to_be_certain(tmp_path):
@@ -276,11 +287,11 @@ def test_a_batch_asks_for_all_pairs_of_a_turn_at_once(tmp_path):
 
 def test_a_batch_of_the_wrong_length_is_no_verdict_for_anybody(tmp_path):
     one = ChatReply('{"verdicts": ["1"]}', Finish.stop, 1, 0, 1)
-    assert judging._listed(one, "verdicts") == ["1"]
-    assert judging._listed(ChatReply('{"verdicts": 1}', Finish.stop, 1, 0, 1), "verdicts") == judging.Unread(
+    assert verdicts.listed(one, "verdicts") == ["1"]
+    assert verdicts.listed(ChatReply('{"verdicts": 1}', Finish.stop, 1, 0, 1), "verdicts") == verdicts.Unread(
         "there is no list `verdicts`"
     )
-    assert judging._choice("3", ["1", "2"]).choice == Choice.unreadable
+    assert verdicts.verdict_of("3", ["1", "2"]).choice == Choice.unreadable
 
 
 def test_dimensions_judged_by_themselves_are_combined_by_the_profiles_weights(tmp_path):
@@ -432,7 +443,7 @@ def decided(
     }
     pair = {"a": comparison.a.id, "b": comparison.b.id}
     judged = outcome and Judgment("j", **fields, **pair, judge="m", outcome=outcome, **more)
-    rules = {"construction": judging.by_construction(comparison, person)}
+    rules = {"construction": judgments.by_construction(comparison, person)}
     return pairing.decide(comparison, person, rules, judged, recipe, unsafe)
 
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from conftest import simforge
 
-from simforge import config, generators, judging, measures, models, pairing, preferences
+from simforge import config, generators, judging, judgments, measures, models, pairing, preferences
 from simforge.candidates import flaw
 from simforge.config import Filters, Judge
 from simforge.dialogue import play
@@ -173,7 +173,7 @@ def said(choice: str, p: float | None = None) -> Verdict:
     ],
 )
 def test_the_orders_combine_without_inventing_a_label(ab, ba, outcome, p_a):
-    found, p = judging.combine({order: [one] for order, one in (("ab", ab), ("ba", ba)) if one})
+    found, p = judgments.combine({order: [one] for order, one in (("ab", ab), ("ba", ba)) if one})
     assert (found, p) == (outcome, pytest.approx(p_a) if p_a is not None else None)
 
 
@@ -182,7 +182,7 @@ def decided(text_own: str, text_other: str, *overrides: str):
     plan, script = prepare(config.load("quickstart", overrides), 16, seed=0)
     persona = next(p for p in map(plan.persona, range(16)) if p.profile.pole("informativeness") == "concise")
     comparison = Comparison((), candidate(text_own), candidate(text_other, Condition.opposite), "informativeness")
-    rules = [judging.by_construction(comparison, persona), judging.by_measure(comparison, space, persona)]
+    rules = [judgments.by_construction(comparison, persona), judgments.by_measure(comparison, space, persona)]
     return pairing.decide(comparison, persona, {one.method: one for one in rules}, None, script.recipe)
 
 

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 from conftest import simforge
 
-from simforge import conduct, config, judging, models
+from simforge import conduct, config, models, verdicts
 from simforge.dialogue import play
 from simforge.errors import RecipeError, SimForgeError
 from simforge.guards import GUARDS
@@ -294,8 +294,8 @@ def test_the_most_calls_that_a_plan_can_take_count_every_sample():
     ],
 )
 def test_a_rating_is_a_whole_number_from_1_to_100_or_none(reply, rating):
-    found = judging.ratings_in(reply, ["rating"], 1, 100)
-    assert (None if isinstance(found, judging.Unread) else found["rating"]) == rating
+    found = verdicts.ratings_in(reply, ["rating"], 1, 100)
+    assert (None if isinstance(found, verdicts.Unread) else found["rating"]) == rating
 
 
 @pytest.mark.parametrize(
