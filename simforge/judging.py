@@ -114,13 +114,20 @@ class Bench:
         seed, owner = self.script.seed, self.scenario.persona
         judged = [n for n, one in enumerate(comparisons) if is_judged(one, settings, seed)]
         dark = [n for n in judged if drawn(seed, "control", comparisons[n]) < settings.controls]
-        views = [(View.of(owner, told, self.scenario), dark) for told in self._dark() if dark]
-        views += [(View.of(one, Told.profile, self.scenario), judged) for one in (owner, *self.scenario.audience)]
-        lists = await at_once(self._seen([comparisons[n] for n in numbers], view) for view, numbers in views if numbers)
-        for (view, numbers), several in zip(((v, n) for v, n in views if n), lists, strict=True):
+        views = [(View.of(one, Told.profile, self.scenario), judged) for one in (owner, *self.scenario.audience)]
+        own, others = views[0][0], [View.of(owner, told, self.scenario) for told in self._dark()]
+        views = [*((view, [n for n in dark if self._differ(view, own, comparisons[n])]) for view in others), *views]
+        views = [(view, numbers) for view, numbers in views if numbers]
+        lists = await at_once(self._seen([comparisons[n] for n in numbers], view) for view, numbers in views)
+        for (view, numbers), several in zip(views, lists, strict=True):
             for number, judgments in zip(numbers, several, strict=True):
                 found[number].setdefault(view.persona.id, []).extend(judgments)
         return found
+
+    def _differ(self, one: View, other: View, comparison: Comparison) -> bool:
+        """Whether two views want something else of a comparison: a stranger who wants the same is no test."""
+        wants = (view.wants(self.script.space, comparison.dimension) for view in (one, other))
+        return len({*wants}) > 1
 
     def _dark(self) -> list[Told]:
         assert self.script.judge is not None
