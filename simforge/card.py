@@ -94,8 +94,8 @@ def _counts(manifest: dict[str, Any]) -> str:
         lines.append(f"| `{table}` | {' | '.join(str(counts.get(split, 0)) for split in splits)} |")
     lines.append("")
     lines.append(
-        f"The {distinct['pairs']} pairs hold {distinct['triples']} different triples of prompt, chosen and rejected; "
-        "the others are the same texts, preferred by other people."
+        f"The {distinct['pairs']} pairs are {distinct['triples']} different triples of prompt, chosen and rejected, "
+        f"over {distinct['answers']} different pairs of answers: the same two can stand in pairs of several people."
     )
     return "\n".join(lines)
 
@@ -156,32 +156,33 @@ def _users(found: dict[str, Any]) -> str:
 
 def _judges(found: dict[str, Any]) -> str:
     """What the judges' verdicts are worth, each figure with its number and interval."""
-    lines = [f"- {reliability.said_of(f'`{judge}`', about)}" for judge, about in found["judges"].items()]
-    for judge, about in found["judges"].items():
-        outcomes = ", ".join(f"{name} {count}" for name, count in about["outcomes"].items())
-        more = (
-            f" {about['repaired']} verdicts could only be read when they were asked for again."
-            if about["repaired"]
-            else ""
+    lines = []
+    for name, about in found["judges"].items():
+        outcomes = ", ".join(f"{outcome} {count}" for outcome, count in about["outcomes"].items())
+        lines.append(f"- {reliability.said_of(f'`{name}`', about)}")
+        lines.append(
+            f"  {about['judgments']} judgments come from {about['questions']} different questions; their outcomes (`a` "
+            f"is the answer that the recipe names first): {outcomes}."
         )
-        more += (
-            f" Asked again in the same order it said the same in {about['stability']:.0%}."
-            if "stability" in about
-            else ""
+        if about["repaired"]:
+            lines.append(f"  {about['repaired']} verdicts could only be read when they were asked for again.")
+        if "stability" in about:
+            lines.append(f"  Asked again in the same order it said the same in {about['stability']:.0%}.")
+    panel = found["panel"]
+    if panel:
+        alpha = "not measured, since all say the same" if panel["alpha"] is None else f"{panel['alpha']:.2f}"
+        lines.append(
+            f"- Krippendorff's alpha of {', '.join(panel['judges'])}, over {panel['questions']} questions: {alpha}."
         )
-        lines.append(f"- Outcomes of `{judge}`: {outcomes}.{more}")
     if found["same_in_the_dark"]:
-        lines.append("")
-        lines += ["| the judge was told | comparisons | same outcome as with the profile |", "|---|---|---|"]
+        lines += ["", "| told | judgments | same outcome as with the person's profile |", "|---|---|---|"]
         for told, one in found["same_in_the_dark"].items():
             low, high = one["interval"]
             lines.append(f"| {DARK[told]} | {one['n']} | {one['share']:.0%} ({low:.0%} to {high:.0%}) |")
-        lines.append("")
-        lines.append("Where these shares are near those of asking twice, the profile decides little.")
-    panel = found["panel"]
-    if panel:
-        alpha = "not measured: all say the same" if panel["alpha"] is None else f"{panel['alpha']:.2f}"
-        lines.append(f"\nKrippendorff's alpha of the panel, over {panel['comparisons']} comparisons: {alpha}.")
+        lines += [
+            "",
+            "Where a judge says the same in the dark as often as in its two orders, the profile decides nothing.",
+        ]
     return "\n".join(lines)
 
 
@@ -189,7 +190,7 @@ def _dropped(found: dict[str, Any]) -> str:
     """Groups whose comparisons were dropped more or less often than those of all."""
     lines = [
         f"Of {found['comparisons']} comparisons {found['share']:.1%} became no pair. These groups lie off that by "
-        "more than chance (95 % intervals; of many groups some do by chance alone):",
+        "more than chance (binomial tests, corrected for the number of groups; shares with 95 % intervals):",
         "",
         "| group | comparisons | dropped |",
         "|---|---|---|",

@@ -254,8 +254,17 @@ class Judge(Strict):
     """People from whose side each judged comparison is judged: who had the dialogue and others, half of all for wanting
     something else and the rest at random."""
     controls: Share = 0.1
-    """Share of the judged comparisons that are judged three times more, in the dark: told nothing of the person, told
-    of a stranger, and told the one trait that says least. They show what the profile decides."""
+    """Share of the judged comparisons that are judged again in the dark: told nothing of the person, told of a stranger
+    who wants something else, and, where the generator shows the person, told the one trait that says least. They show
+    what the profile decides."""
+
+    @field_validator("panel")
+    @classmethod
+    def _once(cls, panel: list[str]) -> list[str]:
+        twice = [name for name in panel if panel.count(name) > 1]
+        if twice:
+            raise ValueError(f"{twice[0]!r} is listed twice: give the same model another name under `models`")
+        return panel
 
 
 class Labels(Strict):
@@ -285,7 +294,7 @@ class Pairing(Strict):
     ties: Literal["drop", "keep"] = "drop"
     "Discard ties, or keep them with margin 0, in a drawn order. Inconsistent and unreadable verdicts are no ties."
     certainty: Share = 0
-    "How sure a judge that is asked for it must be of its label."
+    "How sure a judge that makes the labels, and is asked for it, must be."
     length_ratio: Annotated[float, Field(ge=1)] | None = None
     "How many times as long as the other an answer may be, in words, so that length does not decide."
     most: Annotated[int, Field(ge=1)] | None = None

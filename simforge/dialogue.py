@@ -229,7 +229,9 @@ async def _labels(
             fit.append(comparison)
         else:
             detail = f"{comparison.a.arm} / {comparison.b.arm}: the {flawed.arm} answer"
-            labels.discards.append(Discard(flawed.turn, "candidates", flaws[flawed.id] or "", detail))
+            people = [None, *(one.id for one in _others(script, line.user.scenario))]
+            reason = flaws[flawed.id] or ""
+            labels.discards += [Discard(flawed.turn, "candidates", reason, detail, person) for person in people]
     judged = await bench.judge(fit)
     unsafe = await _unsafe(bench, fit)
     for comparison, by_person in zip(fit, judged, strict=True):
@@ -280,6 +282,11 @@ async def _unsafe(bench: Bench, comparisons: Sequence[Comparison]) -> set[str]:
     return {key for key, one in answers.items() if safety.unsafe(asked, one.text)}
 
 
+def _others(script: Script, scenario: Scenario) -> tuple[Persona, ...]:
+    """Who gets pairs of their own besides who had the dialogue: the audience, where a judge makes the labels."""
+    return scenario.audience if script.recipe.labels.by == "judge" else ()
+
+
 def _decide(
     comparison: Comparison,
     by_person: dict[str, list[Judgment]],
@@ -291,10 +298,9 @@ def _decide(
     """The pair or the discard of a comparison: for who had the dialogue and, where a judge makes the labels, for each
     of their audience."""
     recipe, space = script.recipe, script.space
-    others = scenario.audience if recipe.labels.by == "judge" else ()
     for seen in by_person.values():
         labels.judgments += seen
-    for person in (scenario.persona, *others):
+    for person in (scenario.persona, *_others(script, scenario)):
         rules = [judgments.by_measure(comparison, space, person)]
         if person is scenario.persona:
             rules.append(judgments.by_construction(comparison, person))

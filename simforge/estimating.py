@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import astuple, replace
 from pathlib import Path
 
-from simforge.config import Recipe
+from simforge.config import SCORING, Recipe
 from simforge.dialogue import play
 from simforge.guards import GUARDS
 from simforge.ledger import Ledger
@@ -81,7 +81,9 @@ async def estimate(plan: Plan, script: Script, specs: Mapping[Role, ModelSpec]) 
     scales = dict.fromkeys(counters, scale)
     if plan.recipe.candidates.shared == "everyone":  # a prompt is answered once, whoever gets it
         asked = len({one.prompt.id for one in scenarios if one.prompt is not None})
-        scales |= dict.fromkeys(plan.recipe.candidates.models, min(scale, len(plan.prompts) / max(1, asked)))
+        scorers = [role for role, spec in specs.items() if spec.reference.startswith(SCORING)]
+        shared = (*plan.recipe.candidates.models, *scorers)
+        scales |= dict.fromkeys(shared, min(scale, len(plan.prompts) / max(1, asked)))
     lines = [line for episode in played for line in episode.lines]
     compared = sum(len(line.pairs) + sum(one.turn is not None for one in line.discards) for line in lines)
     return {role: _scaled(counter.used, scales[role]) for role, counter in counters.items()}, round(compared * scale)

@@ -152,7 +152,7 @@ class Generator:
         known_to = [(one.template, {*variables}) for one in self.sections]
         known_to += [(self.heard, {*variables, "text", "last"}), (self.again or "", {*variables, "hint", "draft"})]
         for template, known in known_to:
-            unknown = jinja2.meta.find_undeclared_variables(_environment().parse(template)) - known
+            unknown = variables_of(template) - known
             for name in sorted(unknown):
                 mistakes.append(Mistake(self.label, None, "", f"unknown variable {name!r}{nearest(name, known)}"))
         if mistakes:
@@ -214,6 +214,12 @@ def load(reference: str) -> Generator:
         raise RecipeError(mistake for mistake in mistakes if mistake)
     kept = tuple(Section(cast(Any, kind), text) for kind, text in sections if kind not in ("heard", "again"))
     return Generator(reference, found.label, front, kept, heard, again)
+
+
+@cache
+def variables_of(template: str) -> frozenset[str]:
+    """The variables that a template reads."""
+    return frozenset(jinja2.meta.find_undeclared_variables(_environment().parse(template)))
 
 
 @cache

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from simforge.config import Judge
-from simforge.generators import Generator
-from simforge.identity import rng
-from simforge.judgments import by_model, by_rating, drawn, identity_of, together
+from simforge.generators import Generator, variables_of
+from simforge.identity import digest, rng
+from simforge.judgments import Seat, by_model, by_rating, drawn, identity_of, of_panel, weighted
 from simforge.measures import MEASURES
 from simforge.preferences import Space
 from simforge.roles import Calls, at_once
@@ -47,7 +47,7 @@ from simforge.verdicts import (
     or_unreadable,
     ratings_in,
     reasoned,
-    verdict_of,
+    verdicts_in,
     worded,
 )
 
@@ -85,8 +85,10 @@ class View:
             return cls(persona, told, "Somebody of whom nothing is known.", None)
         if told == Told.trait:
             return cls(persona, told, f"Somebody of whom only this is known: {scenario.least}.", None)
-        shown = scenario.stranger if told == Told.stranger and scenario.stranger else persona
-        return cls(persona, told, shown.text, shown.profile)
+        if told == Told.stranger:
+            assert scenario.stranger is not None
+            return cls(persona, told, scenario.stranger.text, scenario.stranger.profile)
+        return cls(persona, told, persona.text, persona.profile)
 
     def wants(self, space: Space, dimension: str | None) -> str:
         return " and ".join(space.wishes(self.profile, dimension)) if self.profile else ANYBODY
@@ -111,9 +113,10 @@ class Bench:
         settings, found = self.script.recipe.judge, [dict[str, list[Judgment]]() for _ in comparisons]
         if settings is None or self.script.judge is None:
             return found
-        seed, owner = self.script.seed, self.scenario.persona
-        judged = [n for n, one in enumerate(comparisons) if is_judged(one, settings, seed)]
-        dark = [n for n in judged if drawn(seed, "control", comparisons[n]) < settings.controls]
+        lots = self._lots(comparisons)
+        judged = [n for n, one in enumerate(comparisons) if self._is_in("judged", settings.share, one, lots[n])]
+        dark = [n for n in judged if self._is_in("control", settings.controls, comparisons[n], lots[n])]
+        owner = self.scenario.persona
         views = [(View.of(one, Told.profile, self.scenario), judged) for one in (owner, *self.scenario.audience)]
         own, others = views[0][0], [View.of(owner, told, self.scenario) for told in self._dark()]
         views = [*((view, [n for n in dark if self._differ(view, own, comparisons[n])]) for view in others), *views]
@@ -124,29 +127,50 @@ class Bench:
                 found[number].setdefault(view.persona.id, []).extend(judgments)
         return found
 
-    def _differ(self, one: View, other: View, comparison: Comparison) -> bool:
-        """Whether two views want something else of a comparison: a stranger who wants the same is no test."""
-        wants = (view.wants(self.script.space, comparison.dimension) for view in (one, other))
-        return len({*wants}) > 1
+    def _lots(self, comparisons: Sequence[Comparison]) -> list[Comparison]:
+        """The comparison by whose lot each is drawn: its own, and where answers are ranked the first of its sheet."""
+        if self.generator.front.form != "ranking":
+            return list(comparisons)
+        first: dict[str | None, Comparison] = {}
+        return [first.setdefault(one.dimension, one) for one in comparisons]
+
+    def _is_in(self, purpose: str, share: float, comparison: Comparison, lot: Comparison) -> bool:
+        """Whether a comparison is in a share; one of two texts that are the same never is."""
+        same = comparison.a.text.split() == comparison.b.text.split()
+        return not same and drawn(self.script.seed, purpose, lot) < share
 
     def _dark(self) -> list[Told]:
-        assert self.script.judge is not None
-        blind = not any("persona" in section.template for section in self.script.judge.sections)
-        missing = {Told.stranger: self.scenario.stranger is None, Told.trait: blind or not self.scenario.least}
+        """What a judge can be told in the dark: without a stranger, or a trait that its generator shows, not that."""
+        text = " ".join(section.template for section in self.generator.sections)
+        missing = {
+            Told.stranger: self.scenario.stranger is None,
+            Told.trait: not self.scenario.least or "persona" not in variables_of(text),
+        }
         return [told for told in DARK if not missing.get(told)]
+
+    def _differ(self, one: View, other: View, comparison: Comparison) -> bool:
+        """Whether two views want something else of a comparison: a stranger who wants the same is no test."""
+        return one.wants(self.script.space, comparison.dimension) != other.wants(
+            self.script.space, comparison.dimension
+        )
+
+    @property
+    def generator(self) -> Generator:
+        assert self.script.judge is not None
+        return self.script.judge
 
     async def _seen(self, comparisons: Sequence[Comparison], view: View) -> list[list[Judgment]]:
         """The judgments of each comparison from one side; the last of each is what they come to."""
         assert self.script.recipe.judge is not None
         panel = self.script.recipe.judge.panel
         by_judge = await at_once(self._by_one(comparisons, view, role) for role in panel)
+        names = ", ".join(dict.fromkeys(self.calls.model(role) for role in panel))
         found = []
         for comparison, members in zip(comparisons, zip(*by_judge, strict=True), strict=True):
             judgments = [one for several in members for one in several]
             if len(panel) > 1:
-                judgments.append(
-                    together(comparison, view.persona, view.told, "panel", [several[-1] for several in members])
-                )
+                seat = Seat(view.persona, view.told, "", names)
+                judgments.append(of_panel(comparison, seat, [several[-1] for several in members]))
             found.append(judgments)
         return found
 
@@ -166,51 +190,51 @@ class Bench:
         for comparison, several in zip(comparisons, split, strict=True):
             own = [next(judged) for _ in several]
             if comparison.dimension is None:
-                own.append(together(comparison, view.persona, view.told, "weighted", own, list(weights.values())))
+                own.append(weighted(comparison, self._seat(view, role), own, list(weights.values())))
             found.append(own)
         return found
 
+    def _seat(self, view: View, role: Role) -> Seat:
+        return Seat(view.persona, view.told, role, self.calls.model(role))
+
     async def _asked(self, comparisons: Sequence[Comparison], view: View, role: Role) -> list[Judgment]:
         """One judge's judgments, over all orders and repeats."""
-        settings, generator = self.script.recipe.judge, self.script.judge
-        assert settings is not None and generator is not None
-        rates = generator.front.form == "rating"
+        settings, form = self.script.recipe.judge, self.generator.front.form
+        assert settings is not None
         passes = [
             (orders, f"/repeat {repeat}" if repeat else "")
-            for orders in self._orders(comparisons, settings, rates)
+            for orders in self._orders(comparisons, settings)
             for repeat in range(settings.repeats)
         ]
-        lists: list[list[Verdict]] = await at_once(
-            FORMS[generator.front.form](
-                self,
-                [one if order == "ab" else one.swap() for one, order in zip(comparisons, orders, strict=True)],
-                view,
-                role,
-                attempt,
-            )
-            for orders, attempt in passes
+        lists: list[list[Placed]] = await at_once(
+            FORMS[form](self, comparisons, orders, view, role, attempt) for orders, attempt in passes
         )
         said: list[dict[str, list[Verdict]]] = [{} for _ in comparisons]
-        for (orders, _), verdicts in zip(passes, lists, strict=True):
-            for own, order, verdict in zip(said, orders, verdicts, strict=True):
+        for placed in lists:
+            for own, (order, verdict) in zip(said, placed, strict=True):
                 own.setdefault(order, []).append(verdict)
+        come_to, seat = by_rating if form == "rating" else by_model, self._seat(view, role)
         return [
-            (by_rating if rates else by_model)(one, view.persona, view.told, role, self.calls.model(role), verdicts)
+            come_to(one, seat, verdicts, self._question(one, view))
             for one, verdicts in zip(comparisons, said, strict=True)
         ]
 
-    def _orders(self, comparisons: Sequence[Comparison], settings: Judge, rates: bool) -> list[list[str]]:
+    def _orders(self, comparisons: Sequence[Comparison], settings: Judge) -> list[list[str]]:
         """The order in which each comparison is asked, once or twice; answers that are rated singly have none."""
         count = len(comparisons)
-        if rates or settings.orders == "both":
-            return [["ab"] * count] if rates else [["ab"] * count, ["ba"] * count]
-        # A ranking has one order for all of its answers: the first comparison's draw is everybody's.
-        lots = [comparisons[0]] * count if self._ranks else comparisons
+        if self.generator.front.form == "rating":
+            return [["ab"] * count]
+        if settings.orders == "both":
+            return [["ab"] * count, ["ba"] * count]
+        lots = self._lots(comparisons)
         return [[rng(self.script.seed, "order", identity_of(one, "model")).choice(["ab", "ba"]) for one in lots]]
 
-    @property
-    def _ranks(self) -> bool:
-        return self.script.judge is not None and self.script.judge.front.form == "ranking"
+    def _question(self, comparison: Comparison, view: View) -> str:
+        """Digest of what is asked of a comparison, whatever the order."""
+        shows = "persona" in variables_of(" ".join(section.template for section in self.generator.sections))
+        told = [view.wants(self.script.space, comparison.dimension), view.text if shows else ""]
+        texts = sorted((comparison.a.text, comparison.b.text))
+        return digest([[message.as_dict() for message in self.prefix], *texts, *told])
 
     async def rate(
         self, candidates: Sequence[Candidate], view: View, role: Role, attempt: str = ""
@@ -226,8 +250,7 @@ class Bench:
         return [self.ratings[role, view.persona.id, view.told, candidate.id + attempt] for candidate in candidates]
 
     async def _rating(self, candidate: Candidate, view: View, role: Role, attempt: str) -> Rating | None:
-        generator, space = self.script.judge, self.script.space
-        assert generator is not None
+        generator, space = self.generator, self.script.space
         names, (low, high) = generator.front.attributes or ["rating"], generator.front.scale
         schema = object_of({name: {"type": "integer", "minimum": low, "maximum": high} for name in names})
         own = {"answer": candidate.text, "wants": view.wants(space, None), "attributes": names}
@@ -272,8 +295,7 @@ class Bench:
         schema: dict[str, Any] | None = None,
     ) -> tuple[T | Unread, bool]:
         """One call that can be read, or else a second that says what was wrong; and whether there was a second."""
-        generator, text = self.script.judge, None if schema is None else json.dumps(schema)
-        assert generator is not None
+        generator, text = self.generator, None if schema is None else json.dumps(schema)
         known = {"prefix": [message.as_dict() for message in self.prefix], "persona": view.text, **variables}
         reply = await self.calls.ask(role, generator, known, self.prefix, attempt=attempt, schema=text)
         said = read(reply)
@@ -284,12 +306,6 @@ class Bench:
             role, generator, known, self.prefix, attempt=f"{attempt}/again", schema=text, hint=said.mistake
         )
         return read(again), True
-
-
-def is_judged(comparison: Comparison, settings: Judge, seed: int) -> bool:
-    """Whether this comparison is in the judged share."""
-    same = comparison.a.text.strip() == comparison.b.text.strip()
-    return not same and drawn(seed, "judged", comparison) < settings.share
 
 
 ASKED = ("performance", "choice")
@@ -315,14 +331,24 @@ async def feedback(
     return found if all(is_number(points, 1, 100) for pair in found.values() for points in pair) else None
 
 
+Placed = tuple[str, Verdict]
+"A verdict, and the order in which the two answers stood: `ab` or `ba`."
+
+
+def _turned(comparisons: Sequence[Comparison], orders: Sequence[str]) -> list[Comparison]:
+    return [one if order == "ab" else one.swap() for one, order in zip(comparisons, orders, strict=True)]
+
+
 async def _pairs(
-    bench: Bench, comparisons: Sequence[Comparison], view: View, role: Role, attempt: str
-) -> list[Verdict]:
+    bench: Bench, comparisons: Sequence[Comparison], orders: Sequence[str], view: View, role: Role, attempt: str
+) -> list[Placed]:
     """Two answers a call."""
-    generator = bench.script.judge
-    assert generator is not None
-    front, plain = generator.front, generator.front.says == ["verdict"]
+    front = bench.generator.front
+    plain = front.says == ["verdict"]
     schema = None if plain else object_of({one: SAID[one](front.choices) for one in front.says})
+
+    def read(reply: ChatReply) -> Verdict | Unread:
+        return worded(reply, front.choices) if plain else reasoned(reply, front.choices, front.says)
 
     async def one(comparison: Comparison) -> Verdict:
         own = {
@@ -331,24 +357,19 @@ async def _pairs(
             "first": comparison.a.text,
             "second": comparison.b.text,
         }
+        return or_unreadable(*await bench.ask(view, role, own, read, attempt, schema))
 
-        def read(reply: ChatReply) -> Verdict | Unread:
-            return worded(reply, front.choices) if plain else reasoned(reply, front.choices, front.says)
-
-        said, repaired = await bench.ask(view, role, own, read, attempt, schema)
-        return or_unreadable(said, repaired)
-
-    return await at_once(one(comparison) for comparison in comparisons)
+    verdicts = await at_once(one(comparison) for comparison in _turned(comparisons, orders))
+    return list(zip(orders, verdicts, strict=True))
 
 
 async def _batches(
-    bench: Bench, comparisons: Sequence[Comparison], view: View, role: Role, attempt: str
-) -> list[Verdict]:
+    bench: Bench, comparisons: Sequence[Comparison], orders: Sequence[str], view: View, role: Role, attempt: str
+) -> list[Placed]:
     """Several pairs of answers a call, as Personalized Soups asked its judge (there of several prompts)."""
-    generator = bench.script.judge
-    assert generator is not None
-    words, most = generator.front.choices, generator.front.at_once
-    lots = [comparisons[start : start + most] for start in range(0, len(comparisons), most)]
+    words, most = bench.generator.front.choices, bench.generator.front.at_once
+    turned = _turned(comparisons, orders)
+    lots = [turned[start : start + most] for start in range(0, len(turned), most)]
 
     async def one(lot: Sequence[Comparison]) -> list[Verdict]:
         items = [
@@ -361,34 +382,36 @@ async def _batches(
             for number, each in enumerate(lot, start=1)
         ]
         verdicts = {"type": "array", "items": {"enum": words}, "minItems": len(lot), "maxItems": len(lot)}
-
-        def read(reply: ChatReply) -> list[Verdict] | Unread:
-            said = listed(reply, "verdicts")
-            if isinstance(said, Unread) or len(said) == len(lot):
-                return said if isinstance(said, Unread) else [verdict_of(word, words) for word in said]
-            return Unread(f"{len(said)} verdicts for {len(lot)} pairs")
-
-        said, repaired = await bench.ask(view, role, {"items": items}, read, attempt, object_of({"verdicts": verdicts}))
+        schema = object_of({"verdicts": verdicts})
+        said, repaired = await bench.ask(
+            view, role, {"items": items}, lambda reply: verdicts_in(reply, words, len(lot)), attempt, schema
+        )
         several = [said] * len(lot) if isinstance(said, Unread) else said
         return [or_unreadable(each, repaired) for each in several]
 
-    return [verdict for several in await at_once(one(lot) for lot in lots) for verdict in several]
+    found = [verdict for several in await at_once(one(lot) for lot in lots) for verdict in several]
+    return list(zip(orders, found, strict=True))
 
 
 async def _rankings(
-    bench: Bench, comparisons: Sequence[Comparison], view: View, role: Role, attempt: str
-) -> list[Verdict]:
-    """All answers of a dimension in one call, best first; of two, the one that stands before the other is preferred."""
-    by_dimension: dict[str | None, list[Comparison]] = {}
-    for comparison in comparisons:
-        by_dimension.setdefault(comparison.dimension, []).append(comparison)
+    bench: Bench, comparisons: Sequence[Comparison], orders: Sequence[str], view: View, role: Role, attempt: str
+) -> list[Placed]:
+    """All answers of a dimension on one sheet, and on another in reversed order; of two answers, the one that is ranked
+    before the other is preferred. Which of them stood first, the sheet decides."""
+    sheets: dict[str | None, list[str]] = {}
+    texts: dict[str, str] = {}
+    for comparison, order in zip(comparisons, orders, strict=True):
+        sheet = sheets.setdefault(comparison.dimension, [])
+        for one in (comparison.a, comparison.b):
+            texts[one.id] = one.text
+            if one.id not in sheet:
+                sheet.insert(len(sheet) if order == "ab" else 0, one.id)
 
-    async def one(dimension: str | None, lot: Sequence[Comparison]) -> dict[str, int] | None:
-        answers = {each.id: each.text for comparison in lot for each in (comparison.a, comparison.b)}
-        letters = dict(zip(string.ascii_uppercase, answers, strict=False))
+    async def ranked(dimension: str | None, sheet: list[str]) -> tuple[dict[str, int] | None, bool]:
+        letters = dict(zip(LETTERS, sheet, strict=False))
         own = {
             "wants": view.wants(bench.script.space, dimension),
-            "answers": {letter: answers[key] for letter, key in letters.items()},
+            "answers": {letter: texts[key] for letter, key in letters.items()},
         }
         items = {"type": "array", "items": {"enum": [*letters]}, "minItems": len(letters), "maxItems": len(letters)}
 
@@ -398,46 +421,43 @@ async def _rankings(
                 return said if isinstance(said, Unread) else Unread(f"not each of {', '.join(letters)} once")
             return {letters[letter]: place for place, letter in enumerate(said)}
 
-        places, again = await bench.ask(view, role, own, read, attempt, object_of({"ranking": items}))
-        repaired.update(dict.fromkeys((id(each) for each in lot), again))
-        return None if isinstance(places, Unread) else places
+        places, repaired = await bench.ask(view, role, own, read, attempt, object_of({"ranking": items}))
+        return (None if isinstance(places, Unread) else places), repaired
 
-    repaired: dict[int, bool] = {}
-    found = await at_once(one(dimension, lot) for dimension, lot in by_dimension.items())
-    ranks = dict(zip(by_dimension, found, strict=True))
-    verdicts = []
+    found = await at_once(ranked(dimension, sheet) for dimension, sheet in sheets.items())
+    by_dimension = dict(zip(sheets, found, strict=True))
+    placed = []
     for comparison in comparisons:
-        places = ranks[comparison.dimension]
-        first = places is not None and places[comparison.a.id] < places[comparison.b.id]
-        choice = Choice.unreadable if places is None else Choice.first if first else Choice.second
-        verdicts.append(Verdict(choice, repaired=repaired[id(comparison)]))
-    return verdicts
+        sheet, (places, repaired) = sheets[comparison.dimension], by_dimension[comparison.dimension]
+        order = "ab" if sheet.index(comparison.a.id) < sheet.index(comparison.b.id) else "ba"
+        first, second = (comparison.a, comparison.b) if order == "ab" else (comparison.b, comparison.a)
+        better = places is not None and places[first.id] < places[second.id]
+        choice = Choice.unreadable if places is None else Choice.first if better else Choice.second
+        placed.append((order, Verdict(choice, repaired=repaired)))
+    return placed
 
 
 async def _ratings(
-    bench: Bench, comparisons: Sequence[Comparison], view: View, role: Role, attempt: str
-) -> list[Verdict]:
+    bench: Bench, comparisons: Sequence[Comparison], orders: Sequence[str], view: View, role: Role, attempt: str
+) -> list[Placed]:
     """One answer a call; the higher rating is preferred."""
     answers = {one.id: one for comparison in comparisons for one in (comparison.a, comparison.b)}
     rated = dict(zip(answers, await bench.rate(list(answers.values()), view, role, attempt), strict=True))
-    gap, verdicts = bench.script.recipe.pairing.gap, []
-    for comparison in comparisons:
+    gap, placed = bench.script.recipe.pairing.gap, []
+    for comparison, order in zip(comparisons, orders, strict=True):
         a, b = rated[comparison.a.id], rated[comparison.b.id]
         if a is None or b is None:
-            verdicts.append(Verdict(Choice.unreadable))
+            placed.append((order, Verdict(Choice.unreadable)))
             continue
         lead = a.points - b.points
         choice = Choice.tie if not lead or abs(lead) < gap else Choice.first if lead > 0 else Choice.second
-        verdicts.append(Verdict(choice, repaired=a.repaired or b.repaired, value_first=a.points, value_second=b.points))
-    return verdicts
+        repaired = a.repaired or b.repaired
+        placed.append((order, Verdict(choice, repaired=repaired, value_first=a.points, value_second=b.points)))
+    return placed
 
 
-Form = Callable[[Bench, Sequence[Comparison], View, Role, str], Coroutine[Any, Any, list[Verdict]]]
-
-FORMS: dict[str, Form] = {
-    "pairwise": _pairs,
-    "batch": _batches,
-    "ranking": _rankings,
-    "rating": _ratings,
-}
+LETTERS = [*string.ascii_uppercase, *(a + b for a in string.ascii_uppercase for b in string.ascii_uppercase)]
+"Names of the answers of a ranking."
+Form = Callable[[Bench, Sequence[Comparison], Sequence[str], View, Role, str], Coroutine[Any, Any, list[Placed]]]
+FORMS: dict[str, Form] = {"pairwise": _pairs, "batch": _batches, "ranking": _rankings, "rating": _ratings}
 "How a model is asked about comparisons in one order, by the form of its generator."

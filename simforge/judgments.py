@@ -7,7 +7,9 @@ p = (p_ab + 1 - p_ba) / 2, and one that follows the order and not the answers is
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from simforge.identity import digest, rng
@@ -18,7 +20,39 @@ from simforge.types import OWN, Choice, Comparison, Judgment, Method, Outcome, P
 TIE_BAND = 0.05
 "A soft label this close to 0.5 is a tie."
 
+MEANT = {Choice.first: Outcome.a, Choice.second: Outcome.b, Choice.tie: Outcome.tie}
+"What a verdict says with `a` first."
+SOFT = {Outcome.a: 1.0, Outcome.b: 0.0, Outcome.tie: 0.5, Outcome.inconsistent: 0.5}
+"What an outcome says of `a` where there is no probability."
 VOTES = {Choice.first: 1.0, Choice.second: 0.0, Choice.tie: 0.5}
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """Who judges, from whose side, and knowing what."""
+
+    persona: Persona
+    told: Told = Told.profile
+    role: Role = ""
+    "Name in the recipe's `models`; empty for rules, and for a panel."
+    judge: str = ""
+    "The model, or the rule's name."
+
+    def judgment(self, comparison: Comparison, method: Method, outcome: Outcome, **more: Any) -> Judgment:
+        return Judgment(
+            id=digest([identity_of(comparison, method), self.persona.id, self.told, self.role]),
+            turn=comparison.a.turn,
+            persona_id=self.persona.id,
+            told=self.told,
+            a=comparison.a.id,
+            b=comparison.b.id,
+            dimension=comparison.dimension,
+            method=method,
+            judge=self.judge,
+            role=self.role,
+            outcome=outcome,
+            **more,
+        )
 
 
 def by_construction(comparison: Comparison, persona: Persona) -> Judgment | None:
@@ -27,7 +61,7 @@ def by_construction(comparison: Comparison, persona: Persona) -> Judgment | None
     if (a in OWN) == (b in OWN):
         return None
     better, worse, outcome = (a, b, Outcome.a) if a in OWN else (b, a, Outcome.b)
-    return _judgment(comparison, persona, "construction", f"{better}>{worse}", outcome)
+    return Seat(persona, judge=f"{better}>{worse}").judgment(comparison, "construction", outcome)
 
 
 def by_measure(comparison: Comparison, space: Space, persona: Persona) -> Judgment | None:
@@ -40,7 +74,7 @@ def by_measure(comparison: Comparison, space: Space, persona: Persona) -> Judgme
     value_a, value_b = measure(comparison.a.text), measure(comparison.b.text)
     lead = value_a - value_b if pole.side == "high" else value_b - value_a
     outcome = Outcome.tie if abs(lead) < axis.gap else Outcome.a if lead > 0 else Outcome.b
-    return _judgment(comparison, persona, "measure", axis.measure, outcome, value_a=value_a, value_b=value_b)
+    return Seat(persona, judge=axis.measure).judgment(comparison, "measure", outcome, value_a=value_a, value_b=value_b)
 
 
 def by_scorers(
@@ -49,41 +83,32 @@ def by_scorers(
     """What the scorers say together, weighted by the person's profile, in standard deviations; a tie within the gap."""
     a, b = (space.value(persona.profile, scores[one.id]) for one in (comparison.a, comparison.b))
     outcome = Outcome.tie if a == b or abs(a - b) < gap else Outcome.a if a > b else Outcome.b
-    name = ", ".join(axis.scorer or axis.measure or "" for axis in space.dimensions.values())
-    return _judgment(comparison, persona, "scorers", name, outcome, value_a=a, value_b=b)
+    names = dict.fromkeys(axis.scorer or axis.measure or "" for axis in space.dimensions.values())
+    return Seat(persona, judge=", ".join(names)).judgment(comparison, "scorers", outcome, value_a=a, value_b=b)
 
 
-def together(
-    comparison: Comparison,
-    persona: Persona,
-    told: Told,
-    method: Method,
-    parts: Sequence[Judgment],
-    weights: Sequence[float] | None = None,
-) -> Judgment:
-    """Several judgments of one comparison as one: their soft labels, weighted. One that cannot be read makes dimensions
-    unreadable; of a panel, the others are heard, as long as they are more than half."""
-    shares = list(weights or [1.0] * len(parts))
-    soft = {Outcome.a: 1.0, Outcome.b: 0.0, Outcome.tie: 0.5, Outcome.inconsistent: 0.5}
-    labels = [soft.get(one.outcome) if one.p_a is None else one.p_a for one in parts]
-    heard = [
-        (p, one, share) for p, one, share in zip(labels, parts, shares, strict=True) if p is not None and share > 0
-    ]
-    missing = len([share for share in shares if share > 0]) - len(heard)
-    judge = ", ".join(dict.fromkeys(one.judge for one in parts))
-    if not heard or (missing and (method == "weighted" or 2 * len(heard) <= len(parts))):
-        return _judgment(comparison, persona, method, judge, Outcome.unreadable, told=told)
-    p_a = sum(share * p for p, _, share in heard) / sum(share for _, _, share in heard)
+def weighted(comparison: Comparison, seat: Seat, parts: Sequence[Judgment], weights: Sequence[float]) -> Judgment:
+    """A judge's verdicts on each dimension as one: their soft labels, weighted by the profile. A dimension that counts
+    and cannot be read makes the whole unreadable."""
+    counting = [(one, share) for one, share in zip(parts, weights, strict=True) if share > 0]
+    if any(one.p_a is None for one, _ in counting):
+        return seat.judgment(comparison, "weighted", Outcome.unreadable)
+    p_a = sum(share * (one.p_a or 0.0) for one, share in counting) / sum(share for _, share in counting)
     outcome = Outcome.tie if abs(p_a - 0.5) < TIE_BAND else Outcome.a if p_a > 0.5 else Outcome.b
-    return _judgment(
-        comparison,
-        persona,
-        method,
-        judge,
-        outcome,
-        told=told,
-        p_a=p_a,
-        certainty=_mean(one.certainty for _, one, _ in heard),
+    return seat.judgment(
+        comparison, "weighted", outcome, p_a=p_a, certainty=_mean(one.certainty for one, _ in counting)
+    )
+
+
+def of_panel(comparison: Comparison, seat: Seat, parts: Sequence[Judgment]) -> Judgment:
+    """Several judges as one: the outcome of more than half of them, and where there is none, `inconsistent`; the soft
+    label is the mean of theirs."""
+    outcome, times = Counter(one.outcome for one in parts).most_common(1)[0]
+    found = outcome if 2 * times > len(parts) else Outcome.inconsistent
+    p_a = _mean(SOFT.get(one.outcome) if one.p_a is None else one.p_a for one in parts)
+    certainty = _mean(one.certainty for one in parts)
+    return seat.judgment(
+        comparison, "panel", found, p_a=None if found == Outcome.unreadable else p_a, certainty=certainty
     )
 
 
@@ -103,44 +128,39 @@ def combine(said: dict[str, list[Verdict]]) -> tuple[Outcome, float | None]:
         return Outcome.tie, p_a
     if len({*words}) > 1:
         return Outcome.inconsistent, p_a
-    return {Choice.first: Outcome.a, Choice.second: Outcome.b, Choice.tie: Outcome.tie}[words[0]], p_a
+    return MEANT[words[0]], p_a
 
 
-def by_model(
-    comparison: Comparison, persona: Persona, told: Told, role: Role, judge: str, said: dict[str, list[Verdict]]
-) -> Judgment:
+def by_model(comparison: Comparison, seat: Seat, said: dict[str, list[Verdict]], question: str) -> Judgment:
+    """What a model's verdicts come to, by the order in which the answers stood (`ab`, `ba`), over all repeats."""
     outcome, p_a = combine(said)
     everything = [one for verdicts in said.values() for one in verdicts]
     readable = [one for one in everything if one.choice != Choice.unreadable]
-    return _judgment(
+    return seat.judgment(
         comparison,
-        persona,
         "model",
-        judge,
         outcome,
-        role,
-        told=told,
+        question=question,
         p_a=p_a,
         certainty=_mean(one.certainty for one in readable),
         stability=_stability(said),
-        repaired=sum(one.repaired and one.choice != Choice.unreadable for one in everything),
+        repaired=sum(one.repaired for one in readable),
         **{f"verdict_{order}": _verdict(verdicts) for order, verdicts in said.items()},
         **{f"p_{order}": _graded(verdicts) for order, verdicts in said.items()},
         **{f"reasons_{order}": verdicts[0].reasons for order, verdicts in said.items()},
     )
 
 
-def by_rating(
-    comparison: Comparison, persona: Persona, told: Told, role: Role, judge: str, said: dict[str, list[Verdict]]
-) -> Judgment:
-    readable = [one for one in said["ab"] if one.choice != Choice.unreadable]
+def by_rating(comparison: Comparison, seat: Seat, said: dict[str, list[Verdict]], question: str) -> Judgment:
+    """What a model's ratings of both answers come to; they have no order."""
+    verdicts = [one for several in said.values() for one in several]
+    readable = [one for one in verdicts if one.choice != Choice.unreadable]
     a, b = (_mean(getattr(one, name) for one in readable) for name in ("value_first", "value_second"))
     words = {one.choice for one in readable}
-    one_word = {Choice.first: Outcome.a, Choice.second: Outcome.b, Choice.tie: Outcome.tie}
-    outcome = Outcome.unreadable if not words else Outcome.inconsistent if len(words) > 1 else one_word[words.pop()]
+    outcome = Outcome.unreadable if not words else Outcome.inconsistent if len(words) > 1 else MEANT[words.pop()]
     repaired = sum(one.repaired for one in readable)
-    more = {"told": told, "value_a": a, "value_b": b, "repaired": repaired, "stability": _stability(said)}
-    return _judgment(comparison, persona, "rating", judge, outcome, role, **more)
+    more = {"question": question, "repaired": repaired, "stability": _stability(said)}
+    return seat.judgment(comparison, "rating", outcome, value_a=a, value_b=b, **more)
 
 
 def _verdict(verdicts: Sequence[Verdict]) -> Choice:
@@ -179,24 +199,6 @@ def _mean(numbers: Iterable[float | None]) -> float | None:
 
 def drawn(seed: int, purpose: str, comparison: Comparison) -> float:
     return rng(seed, purpose, identity_of(comparison, "model")).random()
-
-
-def _judgment(
-    comparison: Comparison, persona: Persona, method: Method, judge: str, outcome: Outcome, role: Role = "", **more: Any
-) -> Judgment:
-    told = more.setdefault("told", Told.profile)
-    return Judgment(
-        id=digest([identity_of(comparison, method), persona.id, told, role]),
-        turn=comparison.a.turn,
-        persona_id=persona.id,
-        a=comparison.a.id,
-        b=comparison.b.id,
-        dimension=comparison.dimension,
-        method=method,
-        judge=judge,
-        outcome=outcome,
-        **more,
-    )
 
 
 def identity_of(comparison: Comparison, method: str) -> str:

@@ -104,10 +104,11 @@ def decide(
         outcome = rng(seed, "tie", label.id).choice(DECIDED)
     elif outcome not in DECIDED:
         return _discard(comparison, persona, outcome.value, f"{label.judge}, {_values(label)}")
-    if judged is not None and judged.certainty is not None and judged.certainty < settings.certainty:
+    if label is judged and judged.certainty is not None and judged.certainty < settings.certainty:
         return _discard(comparison, persona, "uncertain", f"{judged.judge}, certainty {judged.certainty:.2f}")
     measured = rules.get("measure")
-    if labels.check == "measure" and measured is not None and measured.outcome != outcome:
+    tied = label.outcome == Outcome.tie  # what decides nothing is against no measure
+    if labels.check == "measure" and measured is not None and measured.outcome != outcome and not tied:
         return _discard(
             comparison, persona, "measure_disagrees", f"{comparison.dimension}: {measured.judge} {_values(measured)}"
         )
@@ -136,11 +137,12 @@ def at_most(pairs: Sequence[PreferencePair], most: int | None) -> tuple[list[Pre
 
 def near(a: str, b: str) -> bool:
     """Whether two texts are nearly the same: Jaccard similarity of their three-word runs."""
-    runs_a, runs_b = (_runs(text) for text in (a, b))
+    runs_a, runs_b = runs(a), runs(b)
     return len(runs_a & runs_b) >= NEAR * max(1, len(runs_a | runs_b))
 
 
-def _runs(text: str) -> set[tuple[str, ...]]:
+def runs(text: str) -> set[tuple[str, ...]]:
+    """Each three words in a row."""
     said = WORD.findall(text.lower())
     return {tuple(said[start : start + 3]) for start in range(max(1, len(said) - 2))}
 
@@ -199,7 +201,7 @@ def _pair(
         dimension=comparison.dimension,
         label="tie" if label.outcome == Outcome.tie else by,  # type: ignore[arg-type]
         p_chosen=p_chosen,
-        judgment=judged.id if judged is not None else None,
+        judgment=judged.id if judged is not None else label.id if label.method == "scorers" else None,
         certainty=judged.certainty if judged is not None else None,
         measure_gap=_gap(measured, wins_a),
         value_gap=_gap(valued, wins_a),

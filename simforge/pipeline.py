@@ -395,9 +395,27 @@ def _rehearse(script: Script, traits: dict[str, Any]) -> None:
                 f"{', '.join(fitting)}."
             )
         mistakes += one.rehearse(variables)
-    mistakes += [*_unread(script), *_judged_in_vain(script), *_scored_in_vain(script), *_wished_in_vain(script)]
+    mistakes += [
+        *_unread(script),
+        *_asked_in_vain(script),
+        *_judged_in_vain(script),
+        *_scored_in_vain(script),
+        *_wished_in_vain(script),
+    ]
     if mistakes:
         raise RecipeError(mistakes)
+
+
+def _asked_in_vain(script: Script) -> list[Mistake]:
+    """Answers for wishes that nobody lacks."""
+    others = any(arm.condition == Condition.others for arm in script.recipe.candidates.everyone)
+    if not others or script.space.kind in ("one_hot", "weights"):
+        return []
+    said = (
+        f"`others` are the wishes that a person does not have, and in a space of the kind {script.space.kind} they "
+        "have one on every dimension: use `stranger`"
+    )
+    return [Mistake("the recipe", None, "candidates.conditions", said)]
 
 
 def _judged_in_vain(script: Script) -> list[Mistake]:
@@ -431,11 +449,19 @@ def _scored_in_vain(script: Script) -> list[Mistake]:
     """Scorers that are not there, and models that score for nobody."""
     recipe, space = script.recipe, script.space
     wanted = {name: axis.scorer for name, axis in space.dimensions.items() if axis.scorer is not None}
-    label, by_scorers = catalog.label(recipe.cast.space), recipe.labels.by == "scorers"
+    label, by_scorers = recipe.cast.space, recipe.labels.by == "scorers"
     found = []
+    if by_scorers and recipe.candidates.contrast != "whole":
+        said = "labels.by is scorers, which look at the whole person: set it to whole"
+        found.append(Mistake("the recipe", None, "candidates.contrast", said))
     for name, axis in space.dimensions.items():
         if by_scorers and axis.measure is None and axis.scorer is None:
-            said = f"labels.by is scorers, and {name} has neither a `measure` nor a `scorer`"
+            said = "labels.by is scorers, and this has neither a `measure` nor a `scorer`"
+            found.append(Mistake(label, None, f"dimensions.{name}", said))
+        elif by_scorers and (axis.mean is None or axis.sd is None):
+            said = (
+                "labels.by is scorers, which needs its `mean` and `sd`: `scores` of a small run's candidates have them"
+            )
             found.append(Mistake(label, None, f"dimensions.{name}", said))
     for name, scorer in wanted.items():
         if by_scorers and not recipe.models.get(scorer, "").startswith(config.SCORING):
@@ -454,7 +480,7 @@ def _wished_in_vain(script: Script) -> list[Mistake]:
     """Wishes for unsafe answers, unless the recipe studies them."""
     if script.recipe.filters.safety == "studied":
         return []
-    label = catalog.label(script.recipe.cast.space)
+    label = script.recipe.cast.space
     said = "asks for unsafe answers ({!r}); a recipe that studies what people accept sets filters.safety to studied"
     return [
         Mistake(label, None, f"dimensions.{dimension}.{pole}", said.format(text))

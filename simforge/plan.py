@@ -5,7 +5,7 @@ shard at a time, so a plan of a million costs nothing to hold.
 
 With shared prompts, people come in groups that get the same ones: with mirrored profiles personas 2k and 2k+1, who want
 opposite things, are in one group, so every prompt goes to people who disagree. Their audiences, who judge the same
-answers from their own sides, are disjoint, so nobody judges the same pair twice.
+answers from their own sides, are drawn apart, and only from people of the same split.
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ from simforge.types import Condition, Persona, Prompt, Scenario
 AMONG = 8
 "People of whom the one is taken who is furthest from what another wants."
 LOOKS = 400
-"People who are looked at for one who may be in an audience."
-TRIES = 32
-"People who are looked at for one who wants something else."
+"People who are looked at for one who may be in an audience, or be a stranger."
 STEERED = frozenset({Condition.own, Condition.opposite, Condition.stranger, Condition.revised})
 "Conditions that speak of one dimension, where the recipe contrasts dimensions."
 
@@ -148,9 +146,10 @@ class Plan:
         size, source, own = self.recipe.prompts.people, rng(self.seed, "stranger", key), self.profiles[person]
         first = self.group(person) * size
         pool = range(first, min(first + size, len(self.cast))) if size > 2 and self.prompts else range(len(self.cast))
-        for _ in range(TRIES):
+        held = self._held(person)
+        for _ in range(LOOKS):
             other = pool[source.randrange(len(pool))]
-            if self.profiles[other].values != own.values:
+            if self._held(other) == held and self.profiles[other].values != own.values:
                 return self.persona(other)
         if all(arm.condition != Condition.stranger for arm in self.recipe.candidates.everyone):
             return None

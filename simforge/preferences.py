@@ -64,9 +64,9 @@ class Dimension(Strict):
     "Programmatic measure of the axis, from `simforge.measures`."
     scorer: str | None = None
     "Name in a recipe's `models` of what gives a text a number on this axis, such as a reward model."
-    mean: float = 0.0
+    mean: float | None = None
     "Of the measure's or the scorer's numbers over many answers; a recipe whose labels come from scorers subtracts it."
-    sd: Annotated[float, Field(gt=0)] = 1.0
+    sd: Annotated[float, Field(gt=0)] | None = None
     "Their standard deviation, which it divides by."
     gap: Annotated[float, Field(ge=0)] = 0.0
     "How far apart two answers must be for the measure to tell them apart, in its unit."
@@ -189,6 +189,7 @@ class Space(Strict):
             axis = self.dimensions[name]
             pole = self.pole(profile, name) or next(iter(self.poles[name].values()))
             sign = -1.0 if pole.side == "low" else 1.0
+            assert axis.mean is not None and axis.sd is not None
             total += weight * sign * (scores[name] - axis.mean) / axis.sd
         return total
 

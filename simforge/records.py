@@ -87,7 +87,8 @@ _COLUMNS: dict[str, list[tuple[str, Any, str]]] = {
         (
             "margin",
             pa.float64(),
-            "Log-odds of `p_calibrated`, or where that is null of `p_chosen`, within ±4; 0 for ties; null without one.",
+            "Log-odds of `p_calibrated`, or of the probabilities that the judge gave, within ±4; 0 for ties; below 0 "
+            "where a judge speaks against the label; null where nothing is known of what its words are worth.",
         ),
         (
             "p_chosen",
@@ -97,8 +98,8 @@ _COLUMNS: dict[str, list[tuple[str, Any, str]]] = {
         (
             "p_calibrated",
             pa.float64(),
-            "`p_chosen` where the judge's own noise is known, from its verdicts in both orders; null where it is not, "
-            "or where the judge gave probabilities.",
+            "`p_chosen` in the light of the judge's own noise, which its two orders show (its errors taken for "
+            "independent); null where that is not known, or where the judge gave probabilities.",
         ),
         ("certainty", pa.float64(), "How sure the judge said that it was, 0 to 1; null where it is not asked."),
         ("judgment_id", pa.string(), "Row of `judgments`: what a judge said, whether it made the label or not."),
@@ -217,6 +218,12 @@ _COLUMNS: dict[str, list[tuple[str, Any, str]]] = {
             "on each dimension) or `panel` (several judges).",
         ),
         ("judge", pa.string(), "The model, or the rule's or measure's name."),
+        ("role", pa.string(), "Name of the judge in the recipe's `models`; empty for rules and panels."),
+        (
+            "question",
+            pa.string(),
+            "Digest of what a model was asked, whatever the order; equal questions have one answer.",
+        ),
         ("verdict_ab", pa.string(), "The judge's word with `a` shown first; null where not asked."),
         ("verdict_ba", pa.string(), "The judge's word with `b` shown first (`first` means `b`); null where not asked."),
         ("outcome", pa.string(), "`a`, `b`, `tie`, `inconsistent` or `unreadable`."),
@@ -322,10 +329,14 @@ def table_of(part_table: pa.Table, name: str) -> pa.Table:
     return pa.Table.from_struct_array(rows_array).cast(SCHEMAS[name])
 
 
+BY_JUDGES = ["model", "rating", "weighted", "construction"]
+"Methods from which it is told what judges are worth."
+
+
 def of_judges(part_table: pa.Table) -> list[dict[str, Any]]:
-    """What models judged in a part, without what they said."""
+    """What models judged in a part, beside the labels by construction, without what they said."""
     table = table_of(part_table, "judgments").drop_columns(["reasons_ab", "reasons_ba", "id"])
-    found: list[dict[str, Any]] = table.filter(pc.is_in(table["method"], pa.array(["model", "rating"]))).to_pylist()
+    found: list[dict[str, Any]] = table.filter(pc.is_in(table["method"], pa.array(BY_JUDGES))).to_pylist()
     return found
 
 
@@ -337,7 +348,7 @@ def margin(p_chosen: float | None) -> float | None:
 def calibrated(pairs: pa.Table, judgments: pa.Table, noise: Mapping[str, Noise]) -> pa.Table:
     """Pairs with the soft labels that their judges' noise leaves, and margins from them."""
     by_model = pc.is_in(judgments["method"], pa.array(["model", "panel"]))
-    rows = {row["id"]: row for row in judgments.filter(by_model).to_pylist()} if noise else {}
+    rows = {row["id"]: row for row in judgments.filter(by_model).to_pylist()}
     members: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows.values():
         if row["method"] == "model":
@@ -348,7 +359,8 @@ def calibrated(pairs: pa.Table, judgments: pa.Table, noise: Mapping[str, Noise])
         p_a = row and reliability.calibrated(row, members.get(tuple(row[name] for name in _COMPARED), []), noise)
         p = None if row is None or p_a is None else p_a if row["a"] == one["chosen_id"] else 1 - p_a
         found.append(p)
-        margins.append(0.0 if one["label"] == "tie" else margin(one["p_chosen"] if p is None else p))
+        graded = row is not None and row["p_ab"] is not None
+        margins.append(0.0 if one["label"] == "tie" else margin(one["p_chosen"] if p is None and graded else p))
     for name, values in (("p_calibrated", found), ("margin", margins)):
         place = pairs.schema.get_field_index(name)
         pairs = pairs.set_column(place, pairs.schema.field(place), pa.array(values, pa.float64()))

@@ -1,6 +1,6 @@
 """Reliability: what a judge's verdicts are worth, read off the verdicts themselves.
 
-A judge that was asked in both orders has answered every comparison twice. If what stands first is the better answer, it
+A judge that was asked in both orders has answered every question twice. If what stands first is the better answer, it
 says `first` with the probability s; if it is the worse, with f. Then both orders give `first` with s f, and both give
 `second` with (1 - s)(1 - f), whatever the truth is: two equations that give s and f without a single trusted label.
 s = f is a judge without information; s = 1 - f one without a leaning to a place.
@@ -8,33 +8,40 @@ s = f is a judge without information; s = 1 - f one without a leaning to a place
     noise = Noise.of(counts)     noise.log_odds("first", "second") -> how far `a` can be trusted to be better
 
 This is Dawid and Skene's model (1979) for one rater seen twice. It takes the errors of the two orders for independent:
-what a judge gets wrong in both orders alike is not seen, so its noise is at least what is said here.
+what a judge gets wrong in both orders alike is not seen, so its noise is at least what is said here. People who want
+the same of the same answers ask one question; it is counted once.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from simforge.types import Choice, Told
+from simforge.types import Told
 
 ENOUGH = 100
-"Comparisons in both orders from which a judge's noise is estimated; fewer say too little."
+"Questions in both orders from which a judge's noise is estimated; fewer say too little."
+TELLING = 30
+"Questions in both orders from which a judge is said to inform or not."
 TINY = 1e-3
 "Share of errors below which none is believed in."
-TELLING = 30
-"Comparisons in both orders from which a judge is said to inform or not."
 Z = 1.96
 "Standard errors of a 95 % interval."
+FIRST = {"first": 1.0, "tie": 0.5, "second": 0.0}
+"What a verdict says of the answer that stands first."
+MARKS = {"a": 1.0, "tie": 0.5, "inconsistent": 0.5, "b": 0.0}
+"What an outcome says of `a`."
+DARK = {Told.nobody: "nothing of the person", Told.stranger: "of a stranger", Told.trait: "the least telling trait"}
+"What a judge was told where it was tested, in words."
+Row = Mapping[str, Any]
+"A row of `judgments`."
 Counts = Mapping[tuple[str, str], int]
 "How often a judge gave which two verdicts (with `a` first, with `b` first)."
 
 
-@dataclass(frozen=True, slots=True)
-class Noise:
+class Noise(NamedTuple):
     """How a judge errs."""
 
     right: float
@@ -44,8 +51,8 @@ class Noise:
 
     @classmethod
     def of(cls, counts: Counts) -> Noise | None:
-        """The noise behind decided verdicts; `None` where there are too few. A judge whose two orders agree no more
-        than chance would is one without information: s = f."""
+        """The noise behind decided verdicts; `None` where there are too few. Of a judge whose orders do not agree by
+        more than chance, s = f: the equations would take its luck for knowledge."""
         decided = {key: count for key, count in counts.items() if {*key} <= {"first", "second"}}
         total = sum(decided.values())
         if total < ENOUGH:
@@ -53,6 +60,9 @@ class Noise:
         both_first = decided.get(("first", "first"), 0) / total
         both_second = decided.get(("second", "second"), 0) / total
         middle = (1 + both_first - both_second) / 2
+        agreement = agreeing(decided)
+        if agreement["corrected"]["interval"][0] <= 0:
+            return cls(middle, middle)
         spread = math.sqrt(max(0.0, middle * middle - both_first))
         return cls(min(1.0, middle + spread), max(0.0, middle - spread))
 
@@ -68,34 +78,32 @@ class Noise:
         return total
 
 
-DARK = {"nobody": "nothing of the person", "stranger": "of a stranger", "trait": "the least telling trait"}
-"What a judge was told where it was tested, in words."
-_SWAPPED = {"first": "second", "second": "first"}
+def agreeing(counts: Counts) -> dict[str, Any]:
+    """How often both orders give the same answer, what chance would give, and what is beyond it (Cohen's kappa: 0 is
+    chance, 1 is perfect)."""
+    of = sum(counts.values())
+    turned = {"first": "second", "second": "first", "tie": "tie"}
+    same = sum(n for (ab, ba), n in counts.items() if ab == turned[ba])
+    words = Counter[str]()
+    for key, count in counts.items():
+        for word in key:
+            words[word] += count
+    share = {word: count / words.total() for word, count in words.items()}
+    chance = 2 * share.get("first", 0.0) * share.get("second", 0.0) + share.get("tie", 0.0) ** 2
+    agreement = wilson(same, of)
+    kappas = [(one - chance) / (1 - chance) if chance < 1 else 0.0 for one in (same / of, *agreement["interval"])]
+    return {"agreement": agreement, "chance": chance, "corrected": {"kappa": kappas[0], "interval": kappas[1:]}}
 
 
-def counted(judgments: Iterable[Mapping[str, Any]]) -> dict[str, Counter[tuple[str, str]]]:
-    """The pairs of verdicts of each judge that was asked in both orders and could be read, told the whole profile."""
-    found: dict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
-    for one in judgments:
-        if one["method"] == "model" and one["told"] == Told.profile and one["verdict_ab"] and one["verdict_ba"]:
-            found[one["judge"]][one["verdict_ab"], one["verdict_ba"]] += 1
-    return {
-        judge: Counter({key: n for key, n in table.items() if Choice.unreadable not in key})
-        for judge, table in found.items()
-    }
-
-
-def calibrated(
-    judgment: Mapping[str, Any], members: Sequence[Mapping[str, Any]], noise: Mapping[str, Noise]
-) -> float | None:
+def calibrated(judgment: Row, members: Sequence[Row], noise: Mapping[str, Noise]) -> float | None:
     """A soft label for `a` that takes the judges' noise into account: for verdicts in words in both orders. Of a panel,
     whose members' errors are taken for independent. `None` where a judge gave probabilities, or is not known enough."""
-    judges = [judgment] if judgment["method"] == "model" else list(members)
+    judges = [judgment] if judgment["method"] == "model" else [one for one in members if one["outcome"] != "unreadable"]
     if judgment["method"] not in ("model", "panel") or not judges:
         return None
     total = 0.0
     for one in judges:
-        known = noise.get(one["judge"])
+        known = noise.get(one["role"])
         if known is None or one["p_ab"] is not None or not one["verdict_ab"] or not one["verdict_ba"]:
             return None
         total += known.log_odds(one["verdict_ab"], one["verdict_ba"])
@@ -108,112 +116,119 @@ def logit(p: float) -> float:
 
 
 class Record:
-    """What is known of all judges of a run, from its judgments as they come."""
+    """What is known of all judges of a run, from its judgments as they come; by their names in `models`."""
 
     def __init__(self) -> None:
-        self.verdicts: dict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
-        self._calls: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
-        self._tally: dict[str, Counter[str]] = defaultdict(Counter)
-        self._graded: dict[str, _Correlation] = defaultdict(_Correlation)
-        self._stable: dict[str, list[float]] = defaultdict(list)
-        self._dark: dict[str, Counter[bool]] = defaultdict(Counter)
-        self._panel: list[dict[str, float]] = []
+        self._judges: dict[str, _Judge] = defaultdict(_Judge)
+        self._dark: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+        self._panel: dict[str, dict[str, float]] = {}
 
-    def add(self, judgments: Sequence[Mapping[str, Any]]) -> None:
+    def add(self, rows: Sequence[Row]) -> None:
         """Take note of whole dialogues' judgments."""
-        for judge, table in counted(judgments).items():
-            self.verdicts[judge].update(table)
-        with_profile: dict[Any, str] = {}
-        by_comparison: dict[Any, dict[str, float]] = defaultdict(dict)
-        for one in judgments:
-            if one["method"] not in ("model", "rating") or one["told"] != Told.profile:
+        constructed = {_compared(one): one["outcome"] for one in rows if one["method"] == "construction"}
+        told_all = [one for one in rows if one["told"] == Told.profile and one["method"] != "construction"]
+        with_profile = {(one["role"], _compared(one)): one["outcome"] for one in told_all}
+        for one in told_all:
+            if one["method"] == "weighted":
                 continue
-            judge, tally = one["judge"], self._tally[one["judge"]]
-            tally["comparisons"] += 1
-            tally[one["outcome"]] += 1
-            tally["repaired"] += one["repaired"]
-            if one["stability"] is not None:
-                self._stable[judge].append(one["stability"])
-            key = (one["a"], one["b"], one["dimension"], one["persona_id"])
-            with_profile[judge, key] = one["outcome"]
-            if one["outcome"] in ("a", "b", "tie"):
-                mark = {"a": 1.0, "b": 0.0, "tie": 0.5}[one["outcome"]]
+            self._judges[one["role"]].add(one, constructed.get(_compared(one)))
+            if one["outcome"] in MARKS:
                 # `a` is mostly the own-steered answer: turned by their ids, which mean nothing, both are as common.
-                by_comparison[key][judge] = mark if one["a"] < one["b"] else 1 - mark
-            if one["verdict_ab"] and one["verdict_ba"] and "unreadable" not in (one["verdict_ab"], one["verdict_ba"]):
-                self._place(one)
-        self._panel += [marks for marks in by_comparison.values() if len(marks) > 1]
-        for one in judgments:
-            same = (one["judge"], (one["a"], one["b"], one["dimension"], one["persona_id"]))
-            if one["told"] != Told.profile and one["method"] in ("model", "rating") and same in with_profile:
-                self._dark[one["told"]][one["outcome"] == with_profile[same]] += 1
-
-    def _place(self, one: Mapping[str, Any]) -> None:
-        """Note how much a judge leans to what stands first: its probability where it gives one, else its words. Both
-        orders are counted, so the better answer stands first as often as second."""
-        words = {"first": 1.0, "second": 0.0, "tie": 0.5}
-        leaning = self._calls[one["judge"]]
-        given = one["p_ab"], one["p_ba"]
-        if None not in given:
-            self._graded[one["judge"]].add(given[0], 1 - given[1])
-        said = (one["verdict_ab"], one["verdict_ba"])
-        leaning[0] += sum(words[word] if p is None else p for word, p in zip(said, given, strict=True))
-        leaning[1] += 2
+                mark = MARKS[one["outcome"]]
+                marks = self._panel.setdefault(one["question"], {})
+                marks[one["role"]] = mark if one["a"] < one["b"] else 1 - mark
+        for one in rows:
+            known = with_profile.get((one["role"], _compared(one)))
+            if one["told"] != Told.profile and "unreadable" not in (one["outcome"], known or "unreadable"):
+                self._dark[one["told"]][0] += int(one["outcome"] == known)
+                self._dark[one["told"]][1] += 1
 
     @property
     def noise(self) -> dict[str, Noise]:
         """By judge, where there is enough to say."""
-        found = {judge: Noise.of(table) for judge, table in self.verdicts.items()}
-        return {judge: one for judge, one in found.items() if one is not None}
+        found = {role: Noise.of(judge.verdicts) for role, judge in self._judges.items()}
+        return {role: one for role, one in found.items() if one is not None}
 
     def summary(self) -> dict[str, Any] | None:
         """What a manifest says of the judges; `None` where no model judged."""
-        if not self._tally:
+        if not self._judges:
             return None
-        judges = {judge: self._about(judge, tally) for judge, tally in sorted(self._tally.items())}
-        dark = {told: wilson(same[True], same.total()) for told, same in sorted(self._dark.items())}
+        dark = {told: wilson(*self._dark[told]) for told in DARK if told in self._dark}
+        judges = {role: judge.summary() for role, judge in sorted(self._judges.items())}
         return {"judges": judges, "same_in_the_dark": dark, "panel": self._alpha()}
 
-    def _about(self, judge: str, tally: Counter[str]) -> dict[str, Any]:
-        table, noise = self.verdicts[judge], self.noise.get(judge)
-        both = table.total()
-        found: dict[str, Any] = {"comparisons": tally["comparisons"], "both_orders": both}
-        outcomes = ("a", "b", "tie", "inconsistent", "unreadable")
-        found["outcomes"] = {outcome: tally[outcome] for outcome in outcomes if tally[outcome]}
-        found["repaired"] = tally["repaired"]
-        if self._stable[judge]:
-            found["stability"] = sum(self._stable[judge]) / len(self._stable[judge])
-        if not both:
-            return found
-        same = sum(n for (ab, ba), n in table.items() if ab == _SWAPPED.get(ba, ba))
-        words = Counter[str]()
-        for key, count in table.items():
-            for word in key:
-                words[word] += count
-        share = {word: count / words.total() for word, count in words.items()}
-        chance = 2 * share.get("first", 0.0) * share.get("second", 0.0) + share.get("tie", 0.0) ** 2
-        agreement = wilson(same, both)
-        found |= {"agreement": agreement, "chance": chance, "corrected": _corrected(same, both, chance)}
-        found["first"] = wilson(*self._calls[judge])
-        if judge in self._graded:
-            found["correlation"] = self._graded[judge].summary()
-        if noise is not None:
-            found["noise"] = {"first_if_better": noise.right, "first_if_worse": noise.wrong}
-        return found
-
     def _alpha(self) -> dict[str, Any] | None:
-        """Krippendorff's alpha of several judges' decisions, taken as ordered (one, tie, the other)."""
-        if not self._panel:
+        """Krippendorff's alpha of several judges' outcomes, taken as ordered (one, undecided, the other)."""
+        if len(self._judges) < 2:
             return None
         import krippendorff
         import numpy as np
 
-        judges = sorted({judge for marks in self._panel for judge in marks})
-        table = np.array([[marks.get(judge, np.nan) for marks in self._panel] for judge in judges])
-        if len({mark for marks in self._panel for mark in marks.values()}) < 2:
-            return {"judges": judges, "comparisons": len(self._panel), "alpha": None}
-        alpha = krippendorff.alpha(reliability_data=table, level_of_measurement="ordinal")
-        return {"judges": judges, "comparisons": len(self._panel), "alpha": float(alpha)}
+        marks, judges = list(self._panel.values()), sorted(self._judges)
+        table = np.array([[one.get(judge, np.nan) for one in marks] for judge in judges])
+        several = len({mark for one in marks for mark in one.values()}) > 1 and any(len(one) > 1 for one in marks)
+        alpha = krippendorff.alpha(table, level_of_measurement="ordinal") if several else None
+        return {"judges": judges, "questions": len(marks), "alpha": None if alpha is None else float(alpha)}
+
+
+class _Judge:
+    """What is known of one judge. Each question counts once, however many people ask it."""
+
+    def __init__(self) -> None:
+        self.model = ""
+        self.verdicts: Counter[tuple[str, str]] = Counter()
+        self._seen: set[str] = set()
+        self._judgments = 0
+        self._outcomes: Counter[str] = Counter()
+        self._repaired = 0
+        self._first = [0.0, 0]
+        self._stable = [0.0, 0]
+        self._constructed = [0, 0]
+        self._graded = _Correlation()
+
+    def add(self, one: Row, constructed: str | None) -> None:
+        self.model, self._judgments = one["judge"], self._judgments + 1
+        if one["question"] in self._seen:
+            return
+        self._seen.add(one["question"])
+        self._outcomes[one["outcome"]] += 1
+        self._repaired += one["repaired"]
+        if one["stability"] is not None:
+            self._stable = [self._stable[0] + one["stability"], self._stable[1] + 1]
+        if constructed is not None and one["outcome"] in ("a", "b"):
+            self._constructed = [self._constructed[0] + (one["outcome"] == constructed), self._constructed[1] + 1]
+        ab, ba = one["verdict_ab"], one["verdict_ba"]
+        for word, p in ((ab, one["p_ab"]), (ba, one["p_ba"])):
+            if word in FIRST:
+                self._first = [self._first[0] + (FIRST[word] if p is None else p), self._first[1] + 1]
+        if ab in FIRST and ba in FIRST:
+            self.verdicts[ab, ba] += 1
+            if one["p_ab"] is not None and one["p_ba"] is not None:
+                self._graded.add(one["p_ab"], 1 - one["p_ba"])
+
+    def summary(self) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "model": self.model,
+            "judgments": self._judgments,
+            "questions": len(self._seen),
+            "both_orders": self.verdicts.total(),
+            "outcomes": {name: self._outcomes[name] for name in (*MARKS, "unreadable") if self._outcomes[name]},
+            "repaired": self._repaired,
+        }
+        if self._first[1]:
+            found["first"] = wilson(*self._first)
+        if self._stable[1]:
+            found["stability"] = self._stable[0] / self._stable[1]
+        if self._constructed[1]:
+            found["as_constructed"] = wilson(*self._constructed)
+        if self.verdicts:
+            found |= agreeing(self.verdicts)
+        if self._graded.n:
+            found["correlation"] = self._graded.summary()
+        noise = Noise.of(self.verdicts)
+        if noise is not None:
+            found["noise"] = {"first_if_better": noise.right, "first_if_worse": noise.wrong}
+        return found
 
 
 class _Correlation:
@@ -240,42 +255,51 @@ class _Correlation:
 def informs(about: Mapping[str, Any]) -> bool | None:
     """Whether a judge's orders agree more than chance would have them, in words or in probabilities; `None` where it
     was not asked in both, or too seldom to tell."""
-    if "corrected" not in about or about["both_orders"] < TELLING:
+    if about["both_orders"] < TELLING:
         return None
     graded = about.get("correlation")
     return about["corrected"]["interval"][0] > 0 or bool(graded and graded["interval"][0] > 0)
 
 
 def said_of(judge: str, about: Mapping[str, Any]) -> str:
-    """What there is to say of a judge, in a sentence or two."""
-    if "agreement" not in about:
-        outcomes = ", ".join(f"{name} {count}" for name, count in about["outcomes"].items())
-        return f"{judge} judged {about['comparisons']} comparisons, each answer or order once: {outcomes}."
-    low, high = about["first"]["interval"]
+    """What there is to say of a judge, in a few sentences."""
+    name = f"{judge} ({about['model']})"
+    if not about["both_orders"]:
+        outcomes = ", ".join(f"{outcome} {count}" for outcome, count in about["outcomes"].items())
+        first = f" It took what stood first in {_percent(about['first'])}." if "first" in about else ""
+        return (
+            f"{name} answered {about['questions']} questions, none of them readably in both orders: {outcomes}.{first} "
+            "What its verdicts are worth cannot be told from that."
+        )
     text = (
-        f"{judge} judged {about['both_orders']} comparisons in both orders: the same answer in "
-        f"{about['agreement']['share']:.0%}, where chance would give {about['chance']:.0%}; "
-        f"what stood first in {about['first']['share']:.0%} ({low:.0%} to {high:.0%})."
+        f"{name} answered {about['both_orders']} questions in both orders: the same in {_percent(about['agreement'])}, "
+        f"where chance would give {about['chance']:.0%}; what stood first in {_percent(about['first'])}."
     )
+    if "as_constructed" in about:
+        text += f" Where it decided, it agreed with the label by construction in {_percent(about['as_constructed'])}."
     if informs(about) is None:
         return f"{text} That is too little to tell whether it carries information."
-    if informs(about):
-        if "noise" in about:
-            wrong = (1 - about["noise"]["first_if_better"] + about["noise"]["first_if_worse"]) / 2
-            text += f" It errs in about {wrong:.0%} of its calls, or more."
-        return text
-    return f"{text} THIS JUDGE CARRIES NO INFORMATION that can be told from chance: train on no label of its."
+    if not informs(about):
+        return f"{text} THIS JUDGE CARRIES NO INFORMATION that can be told from chance: train on no label of its."
+    if "noise" in about and "correlation" not in about:
+        wrong = (1 - about["noise"]["first_if_better"] + about["noise"]["first_if_worse"]) / 2
+        text += f" It errs in about {wrong:.0%} of its calls, or more."
+    return text
 
 
-def _corrected(same: int, of: int, chance: float) -> dict[str, Any]:
-    """Agreement beyond chance, as Cohen's kappa has it: 0 is chance, 1 is perfect."""
-    low, high = wilson(same, of)["interval"]
-    beyond = [(share - chance) / (1 - chance) if chance < 1 else 0.0 for share in (same / of, low, high)]
-    return {"kappa": beyond[0], "interval": beyond[1:]}
+def _percent(share: Mapping[str, Any]) -> str:
+    low, high = share["interval"]
+    return f"{share['share']:.0%} ({low:.0%} to {high:.0%})"
+
+
+def _compared(one: Row) -> tuple[Any, ...]:
+    return (one["a"], one["b"], one["dimension"], one["persona_id"])
 
 
 def wilson(times: float, of: float) -> dict[str, Any]:
     """A share with its 95 % Wilson interval; `times` may be a sum of probabilities."""
+    if not of:
+        return {"share": 0.0, "n": 0, "interval": [0.0, 1.0]}
     share, z2 = times / of, Z * Z
     middle = (share + z2 / (2 * of)) / (1 + z2 / of)
     half = Z * math.sqrt(share * (1 - share) / of + z2 / (4 * of * of)) / (1 + z2 / of)

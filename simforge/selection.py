@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simforge.preferences import Space
+from simforge.reliability import wilson
 
 if TYPE_CHECKING:
     import polars as pl
@@ -18,53 +19,51 @@ if TYPE_CHECKING:
 
 GROUPS = 12
 "Most values of a trait that make groups; numbers of more values are cut into quarters."
-VISIBLE = 0.01
-"Smallest difference of a group's share that is told."
 SMALL = 30
 "Comparisons below which a group's share says nothing."
 
 
 def summary(data: Path, pack: Pack, space: Space) -> dict[str, Any]:
-    """Share of comparisons that became no pair: of all, and by group where that lies off the share of all by more than
-    chance (95 % Wilson interval), widest first."""
+    """Share of comparisons that became no pair: of all, and of each group that differs from that by more than chance
+    would have it (binomial test, corrected for the number of groups after Bonferroni), widest first."""
     import polars as pl
+    from scipy.stats import binomtest
 
-    from simforge.reliability import wilson
-
-    ends = ["candidates", "judging", "pairing"]
-    dropped = pl.scan_parquet(data / "discards" / "*.parquet").filter(pl.col("stage").is_in(ends), pl.col("turn") >= 0)
+    lost = pl.scan_parquet(data / "discards" / "*.parquet").filter(pl.col("stage").is_in(["candidates", "pairing"]))
     kept = pl.scan_parquet(data / "preferences" / "*.parquet")
-    counts = pl.concat(
-        [
-            dropped.select("persona_id", dropped=pl.lit(1, pl.Int64)),
-            kept.select("persona_id", dropped=pl.lit(0, pl.Int64)),
-        ]
+    both = (frame.select("persona_id", dropped=pl.lit(out, pl.Int64)) for frame, out in ((lost, 1), (kept, 0)))
+    counts = pl.concat(both).group_by("persona_id").agg(n=pl.len(), dropped=pl.col("dropped").sum())
+    people = (
+        pl.scan_parquet(data / "personas" / "*.parquet").join(counts, left_on="id", right_on="persona_id").collect()
     )
-    by_person = counts.group_by("persona_id").agg(n=pl.len(), dropped=pl.col("dropped").sum()).collect()
-    of, out = int(by_person["n"].sum()), int(by_person["dropped"].sum())
+    of, out = int(people["n"].sum()), int(people["dropped"].sum())
     if not of:
         return {"comparisons": 0, "groups": []}
-    people = (
-        pl.scan_parquet(data / "personas" / "*.parquet").collect().join(by_person, left_on="id", right_on="persona_id")
-    )
-    groups = []
-    for name, column in _groups(people, pack, space):
-        table = people.with_columns(column.alias("value")).group_by("value").agg(pl.col("n", "dropped").sum())
-        for value, n, lost in table.drop_nulls("value").filter(pl.col("n") >= SMALL).sort("value").iter_rows():
-            share = wilson(lost, n)
-            low, high = share["interval"]
-            if not low <= out / of <= high and abs(lost / n - out / of) >= VISIBLE:
-                groups.append({"group": name, "value": str(value), **share})
-    groups.sort(key=lambda one: -abs(one["share"] - out / of))
-    return {"comparisons": of, "share": out / of, "groups": groups}
+    groups = [
+        {"group": name, "value": str(value), **wilson(dropped, n)}
+        for name, column in _groups(people, pack, space)
+        for value, n, dropped in people.with_columns(column.alias("value"))
+        .group_by("value")
+        .agg(pl.col("n", "dropped").sum())
+        .drop_nulls("value")
+        .sort("value")
+        .iter_rows()
+        if n >= SMALL
+    ]
+    bound = 0.05 / max(1, len(groups))
+    odd = [one for one in groups if binomtest(round(one["share"] * one["n"]), one["n"], out / of).pvalue < bound]
+    odd.sort(key=lambda one: -abs(one["share"] - out / of))
+    return {"comparisons": of, "share": out / of, "groups": odd}
 
 
 def _groups(people: pl.DataFrame, pack: Pack, space: Space) -> list[tuple[str, pl.Series]]:
-    """Traits of few values, numbers in quarters, and the poles that people want."""
+    """Traits of few values, numbers in quarters, and the poles that people want; nothing that is sensitive."""
     import polars as pl
 
     found = []
-    for name in pack.traits:
+    for name, trait in pack.traits.items():
+        if trait.sensitive:
+            continue
         column = people[name]
         if column.n_unique() <= GROUPS:
             found.append((name.replace("_", " "), column.cast(pl.String)))

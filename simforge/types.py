@@ -340,6 +340,10 @@ class Judgment:
     judge: str
     "The model, or the rule's name."
     outcome: Outcome
+    role: Role = ""
+    "Name of the judge in the recipe's `models`; empty for rules."
+    question: str = ""
+    "Digest of what a model was asked, whatever the order: equal questions have one answer, whoever asks."
     verdict_ab: Choice | None = None
     "With `a` shown first; `None` where the method has no order or this order was not asked."
     verdict_ba: Choice | None = None
@@ -421,11 +425,11 @@ REASONS = {
     "leak": "an answer quotes the words it was steered with",
     "measure_disagrees": "the text does not show the preference that it was steered by",
     "judge_disagrees": "the judge prefers the other answer in both orders",
-    "tie": "the judge sees no difference",
+    "tie": "no difference is seen, or too small a one",
     "uncertain": "the judge is less certain than the recipe asks",
     "length": "the answers differ more in length than the recipe allows",
     "surplus": "the turn has given as many pairs as the recipe allows",
-    "inconsistent": "the judge changes its mind with the order",
+    "inconsistent": "a judge changes its mind with the order, or judges disagree",
     "unreadable": "the judge's verdict cannot be read",
 }
 "Every reason a discard can have, with its meaning."

@@ -28,7 +28,7 @@ def ratings_in(text: str, names: Sequence[str], low: int, high: int) -> dict[str
         told = json.loads(text)
     except (ValueError, RecursionError):  # no JSON: then a single number
         numbers = re.findall(r"-?\d+(?:\.\d+)?", text)
-        told = int(numbers[0]) if len(names) == len(numbers) == 1 and numbers[0].isdigit() else None
+        told = int(numbers[0]) if len(names) == len(numbers) == 1 and re.fullmatch(r"\d{1,9}", numbers[0]) else None
     found: dict[str, Any] = told if isinstance(told, dict) else {names[0]: told} if len(names) == 1 else {}
     wrong = [name for name in names if not is_number(found.get(name), low, high)]
     if wrong:
@@ -61,12 +61,13 @@ def reasoned(reply: ChatReply, words: list[str], says: Sequence[str]) -> Verdict
     if isinstance(said, Unread):
         return said
     certainty: Any = said.get("certainty")
-    if said.get("verdict") not in words:
+    word = _plain(said.get("verdict"))
+    if word not in words:
         return Unread(f"`verdict` is not one of: {', '.join(words)}")
     if "certainty" in says and not is_number(certainty, 0, 100):
         return Unread("`certainty` is not a whole number of 0 to 100")
     return replace(
-        verdict_of(said["verdict"], words),
+        verdict_of(word, words),
         certainty=certainty / 100 if "certainty" in says else None,
         reasons=str(said.get("reasons") or "") if "reasons" in says else "",
     )
@@ -89,9 +90,27 @@ def listed(reply: ChatReply, name: str) -> list[Any] | Unread:
     return found if isinstance(found, list) else Unread(f"there is no list `{name}`")
 
 
-def verdict_of(word: Any, words: list[str]) -> Verdict:
-    meaning = dict(zip(words, (Choice.first, Choice.second, Choice.tie), strict=False))
-    return Verdict(meaning.get(word, Choice.unreadable) if isinstance(word, str) else Choice.unreadable)
+def verdicts_in(reply: ChatReply, words: list[str], count: int) -> list[Verdict] | Unread:
+    """A list of as many verdicts as were asked for."""
+    said = listed(reply, "verdicts")
+    if isinstance(said, Unread):
+        return said
+    if len(said) != count:
+        return Unread(f"there are {len(said)} verdicts for {count} pairs")
+    wrong = [number for number, word in enumerate(said, start=1) if _plain(word) not in words]
+    if wrong:
+        return Unread(f"verdict {wrong[0]} is not one of: {', '.join(words)}")
+    return [verdict_of(_plain(word), words) for word in said]
+
+
+def verdict_of(word: str, words: list[str]) -> Verdict:
+    """The verdict that a word of a generator's `choices` stands for."""
+    return Verdict(dict(zip(words, (Choice.first, Choice.second, Choice.tie), strict=False))[word])
+
+
+def _plain(word: Any) -> str:
+    """A word of JSON; 1 is as good as "1"."""
+    return str(word) if isinstance(word, str | int) and not isinstance(word, bool) else ""
 
 
 def or_unreadable(said: Verdict | Unread, repaired: bool) -> Verdict:

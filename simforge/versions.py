@@ -25,12 +25,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from simforge import __version__, card, catalog, fidelity, pairing, personas, records, reliability, selection
+from simforge import __version__, card, catalog, fidelity, personas, records, reliability, selection
 from simforge.config import Splits
+from simforge.duplicates import Duplicates
 from simforge.errors import RunFolderError
 from simforge.identity import digest, file_sha256, rng
 from simforge.ledger import is_url
-from simforge.measures import WORD
 from simforge.plan import Plan, held_out
 from simforge.shards import ShardDone, Tally
 from simforge.types import Role, Usage
@@ -39,8 +39,6 @@ ROW_GROUP = 5_000
 "Rows in a row group; the same whatever the shards were, so that it cannot show in the bytes."
 LEDGER = "ledger.at"
 "File in the work folder that says where the ledger is, if it is not there."
-PERMUTATIONS = 128
-"Of a MinHash: of two texts at the threshold its similarity is off by less than 0.05 nineteen times of twenty."
 PEOPLE_AT_ONCE = 1_000
 "Personas written at a time."
 
@@ -206,7 +204,7 @@ class _Sealed:
     "Rows by table and split."
     judges: dict[str, Any] | None
     distinct: dict[str, int]
-    "Pairs, and different triples of prompt, chosen and rejected among them."
+    "What is different among the pairs."
     duplicates: int
     "Pairs left out because their person has one like it."
 
@@ -241,55 +239,6 @@ def _tables(folder: RunFolder, plan: Plan, staging: Path) -> _Sealed:
         writer.add("personas", table, [held_out(splits, seed, plan.group(one.index)) for one in people])
     counts = writer.close({**records.SCHEMAS, "personas": schema})
     return _Sealed(counts, record.summary(), seen.distinct, seen.dropped)
-
-
-class Duplicates:
-    """Finds pairs that their person has already in nearly the same words (MinHash of three-word runs of the last
-    message and both answers, Broder 1997), and counts different triples over all people."""
-
-    def __init__(self, dropping: bool) -> None:
-        self._dropping = dropping
-        self._known: dict[tuple[str, str | None], list[Any]] = {}
-        self._triples: set[bytes] = set()
-        self._pairs = 0
-        self.dropped = 0
-
-    @property
-    def distinct(self) -> dict[str, int]:
-        return {"pairs": self._pairs, "triples": len(self._triples)}
-
-    def without(self, pairs: pa.Table) -> tuple[pa.Table, pa.Table]:
-        """The pairs that stay, and the discards for the others."""
-        keep, discards = [], []
-        names = ["prompt", "chosen", "rejected", "persona_id", "dimension", "turn", "dialogue_id", "id"]
-        for row in pairs.select(names).to_pylist():
-            own = self._near(row) if self._dropping else None
-            keep.append(own is None)
-            if own is None:
-                self._pairs += 1
-                triple = [row["prompt"], row["chosen"], row["rejected"]]
-                self._triples.add(bytes.fromhex(digest(triple)))
-                continue
-            self.dropped += 1
-            about = {name: row[name] for name in ("dialogue_id", "persona_id", "turn")}
-            discards.append({**about, "stage": "pairing", "reason": "duplicate", "detail": f"of {own}"})
-        return pairs.filter(pa.array(keep, pa.bool_())), pa.Table.from_pylist(
-            discards, schema=records.SCHEMAS["discards"]
-        )
-
-    def _near(self, row: dict[str, Any]) -> str | None:
-        """Id of a pair of the same person on the same dimension that is nearly the same."""
-        from rensa import RMinHash
-
-        said = WORD.findall(" ".join(row[name][-1]["content"] for name in ("prompt", "chosen", "rejected")).lower())
-        sketch = RMinHash(num_perm=PERMUTATIONS, seed=1)
-        sketch.update([" ".join(said[start : start + 3]) for start in range(max(1, len(said) - 2))])
-        known = self._known.setdefault((row["persona_id"], row["dimension"]), [])
-        for key, other in known:
-            if sketch.jaccard(other) >= pairing.NEAR:
-                return str(key)
-        known.append((row["id"], sketch))
-        return None
 
 
 class _Writer:

@@ -93,6 +93,20 @@ def ranks_by_length(request: ChatRequest) -> str | ChatReply:
     return json.dumps({"ranking": sorted(answers, key=lambda letter: -len(answers[letter]))})
 
 
+def ranks_as_shown(request: ChatRequest) -> str | ChatReply:
+    """Ranks answers as they stand on the sheet."""
+    if request.schema is None or "ranking" not in request.schema:
+        return actor(request)
+    return json.dumps({"ranking": json.loads(request.schema)["properties"]["ranking"]["items"]["enum"]})
+
+
+def is_one_short(request: ChatRequest) -> str | ChatReply:
+    """Gives one verdict less than it is asked for."""
+    if request.schema is None or "verdicts" not in request.schema:
+        return actor(request)
+    return json.dumps({"verdicts": ["1"] * (json.loads(request.schema)["properties"]["verdicts"]["minItems"] - 1)})
+
+
 def loses_its_way(request: ChatRequest) -> str | ChatReply:
     """Cannot be read at first, and only says something when it is told what was wrong."""
     if not request.choices:

@@ -25,7 +25,7 @@ LAYERS = (
     {"personas", "preferences", "ledger"},
     {"roles", "plan", "script", "candidates", "verdicts", "judgments", "judging", "pairing", "reliability", "safety"},
     {"dialogue", "users", "records", "writing", "selection"},
-    {"shards", "card", "estimating"},
+    {"shards", "card", "estimating", "duplicates"},
     {"executors", "versions", "display", "schemas"},
     {"casting"},
     {"pipeline"},

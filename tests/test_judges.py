@@ -22,7 +22,9 @@ from test_speaking import candidate
 from test_users import generated, recipe_of, table
 
 from simforge import candidates, catalog, config, judgments, pairing, preferences, reliability, safety, verdicts
-from simforge.errors import RecipeError
+from simforge.duplicates import Duplicates
+from simforge.errors import CallFailed, RecipeError
+from simforge.models import endpoint
 from simforge.pipeline import Options, estimate, prepare
 from simforge.types import (
     ChatReply,
@@ -36,7 +38,6 @@ from simforge.types import (
     Told,
     Verdict,
 )
-from simforge.versions import Duplicates
 
 LENGTH = """
 description: Whether answers are short
@@ -72,7 +73,7 @@ def judged_run(
         model += ["--set", f"models.{role}='scripted:'", "--model", f"{role}=scripted:judges:{script}"]
     done = simforge("generate", "psoup", "--personas", people, "--out", tmp_path / "run", *model, *sets)
     assert done.status == 0, done.err
-    about = manifest(tmp_path / "run")["judges"]["judges"][f"scripted:judges:{judge}"]
+    about = (manifest(tmp_path / "run")["judges"] or {"judges": {"judge": {}}})["judges"]["judge"]
     return tmp_path / "run", about, " ".join(done.out.split())
 
 
@@ -159,6 +160,7 @@ def test_a_judge_that_leans_but_knows_is_not_taken_for_one_that_knows_nothing(tm
 def judgment_row(number: int, ab: str, ba: str, **more: Any) -> dict[str, Any]:
     names = ("stability", "p_ab", "p_ba")
     fixed = {"method": "model", "told": "profile", "judge": "j", "repaired": 0, "dimension": None, "persona_id": "p"}
+    fixed |= {"role": "judge", "question": f"q{number}"}
     own = {"a": f"a{number}", "b": f"b{number}", "verdict_ab": ab, "verdict_ba": ba, "outcome": "inconsistent"}
     return {**dict.fromkeys(names), **fixed, **own, **more}
 
@@ -173,7 +175,7 @@ def test_what_the_profile_decides_is_seen_in_the_dark(tmp_path):
     run, _, said = judged_run(tmp_path, "follows_the_profile", 100, *overrides)
     judged = table(run, "judgments").filter(method="model")
     assert {*judged["told"]} == {"profile", "nobody", "stranger", "trait"}
-    assert {*judged.group_by("told").len()["len"]} == {300}
+    assert judged.group_by("told").len()["len"].min() > 290  # of a small split nobody may want something else
     dark = manifest(run)["judges"]["same_in_the_dark"]
     # Told nothing it guesses in each order; a stranger wants the opposite, where lengths differ at all.
     assert dark["nobody"]["share"] < 0.45 > dark["trait"]["share"] and dark["stranger"]["share"] < 0.2
@@ -190,12 +192,46 @@ def test_the_least_telling_trait_is_the_one_that_most_others_share():
     assert (column == value).sum() >= 0.25 * 300
 
 
+def test_a_question_counts_once_however_many_people_ask_it(tmp_path):
+    run, about, _ = judged_run(tmp_path, "tosses_a_coin", 60, "judge.audience=4")
+    assert about["judgments"] > 3 * 180 and about["questions"] <= 2 * 180  # two wishes for the same two answers
+    asked = table(run, "judgments").filter(method="model")
+    same = asked.with_columns(turned=pl.col("a") > pl.col("b")).group_by("question").agg(pl.col("judge").n_unique())
+    assert same.height == about["questions"] and not reliability.informs(about)
+
+
+def test_luck_is_not_taken_for_knowledge_by_however_many_seeds():
+    source, sure = Random(3), []
+    for _ in range(300):
+        verdicts = [("first" if source.random() < 0.7 else "second") for _ in range(2 * 200)]
+        noise = reliability.Noise.of(Counter(zip(verdicts[::2], verdicts[1::2], strict=True)))
+        sure.append(abs(noise.log_odds("first", "second")) > 0)
+    assert sum(sure) / 300 < 0.06  # the interval of 95 % has two sides, and one of them is luck
+
+
+def test_a_panel_decides_by_more_than_half_and_else_not_at_all():
+    seat, comparison = judgments.Seat(prepare(recipe_of("psoup"), 2, seed=0)[0].persona(0)), two(TEXT, "Buy one.")
+
+    def came_to(*outcomes: str) -> tuple[str, float | None]:
+        soft = {"a": 1.0, "b": 0.0, "tie": 0.5, "inconsistent": 0.5, "unreadable": None}
+        parts = [seat.judgment(comparison, "model", Outcome(one), p_a=soft[one]) for one in outcomes]
+        found = judgments.of_panel(comparison, seat, parts)
+        return found.outcome, found.p_a
+
+    assert came_to("a", "a", "b") == ("a", pytest.approx(2 / 3))
+    assert came_to("a", "b") == ("inconsistent", 0.5)
+    assert came_to("inconsistent", "a") == ("inconsistent", 0.75)
+    assert came_to("a", "unreadable", "a") == ("a", 1.0)
+    assert came_to("unreadable", "unreadable", "a") == ("unreadable", None)
+    assert came_to("tie", "tie", "b") == ("tie", pytest.approx(1 / 3))
+
+
 # How a judge is asked, and read.
 
 
 def test_what_cannot_be_read_is_asked_for_once_more_with_what_was_wrong(tmp_path):
     run, about, _ = judged_run(tmp_path, "loses_its_way", 10)
-    assert about["repaired"] == 2 * about["comparisons"] and about["outcomes"] == {"inconsistent": 30}
+    assert about["repaired"] == 2 * about["questions"] and about["outcomes"] == {"inconsistent": 30}
     assert table(run, "judgments").filter(method="model")["repaired"].unique().to_list() == [2]
 
 
@@ -237,7 +273,8 @@ def test_garbled_judges_make_no_labels_and_are_counted(endpoint, tmp_path):
         ('{"verdict": "1", "certainty": 70}', Verdict(Choice.first, certainty=0.7)),
         ('{"verdict": "tie", "certainty": 0}', Verdict(Choice.tie, certainty=0.0)),
         ('{"verdict": "1", "certainty": 170}', verdicts.Unread("`certainty` is not a whole number of 0 to 100")),
-        ('{"verdict": 1, "certainty": 70}', verdicts.Unread("`verdict` is not one of: 1, 2, tie")),
+        ('{"verdict": 1, "certainty": 70}', Verdict(Choice.first, certainty=0.7)),
+        ('{"verdict": true, "certainty": 70}', verdicts.Unread("`verdict` is not one of: 1, 2, tie")),
         ("1", verdicts.Unread("it is not a JSON object")),
         ("", verdicts.Unread("it is not JSON: Expecting value: line 1 column 1 (char 0)")),
     ],
@@ -278,6 +315,25 @@ def test_a_ranking_judges_all_answers_of_a_turn_in_two_calls(tmp_path, monkeypat
     assert usage["calls"] == 2 * 90
 
 
+def test_a_ranker_that_copies_the_sheet_decides_nothing(tmp_path):
+    arms = (
+        "candidates.conditions=[plain, own, opposite]",
+        "candidates.contrast=whole",
+        "judge.generator=judge/ranking",
+    )
+    compare = "pairing.compare=[[own, opposite], [own, plain], [plain, opposite]]"
+    run, about, said = judged_run(tmp_path, "ranks_as_shown", 20, *arms, compare, "judge.controls=1")
+    assert about["outcomes"] == {"inconsistent": 180} and about["first"]["share"] == 1.0
+    assert table(run, "preferences").is_empty() and "THIS JUDGE CARRIES NO INFORMATION" in said
+
+
+def test_more_answers_than_letters_are_ranked(tmp_path):
+    many = ("candidates.samples=15", "candidates.contrast=whole", "judge.generator=judge/ranking", "labels.check=none")
+    out = made(tmp_path / "run", "psoup", *many, "labels.by=judge", "judge.share=1", people=2)
+    judged = table(out, "judgments").filter(method="model", told="profile")
+    assert judged.height > 60 and "unreadable" not in {*judged["outcome"]}
+
+
 def test_a_batch_asks_for_all_pairs_of_a_turn_at_once(tmp_path):
     out = made(tmp_path / "run", "psoup-published", people=6)
     assert (
@@ -285,13 +341,26 @@ def test_a_batch_asks_for_all_pairs_of_a_turn_at_once(tmp_path):
     )
 
 
-def test_a_batch_of_the_wrong_length_is_no_verdict_for_anybody(tmp_path):
-    one = ChatReply('{"verdicts": ["1"]}', Finish.stop, 1, 0, 1)
-    assert verdicts.listed(one, "verdicts") == ["1"]
-    assert verdicts.listed(ChatReply('{"verdicts": 1}', Finish.stop, 1, 0, 1), "verdicts") == verdicts.Unread(
-        "there is no list `verdicts`"
-    )
-    assert verdicts.verdict_of("3", ["1", "2"]).choice == Choice.unreadable
+@pytest.mark.parametrize(
+    ("reply", "read"),
+    [
+        ('{"verdicts": ["1", "2"]}', [Verdict(Choice.first), Verdict(Choice.second)]),
+        ('{"verdicts": [1, 2]}', [Verdict(Choice.first), Verdict(Choice.second)]),
+        ('{"verdicts": ["1"]}', verdicts.Unread("there are 1 verdicts for 2 pairs")),
+        ('{"verdicts": ["1", "3"]}', verdicts.Unread("verdict 2 is not one of: 1, 2")),
+        ('{"verdicts": [["1"], {}]}', verdicts.Unread("verdict 1 is not one of: 1, 2")),
+        ('{"verdicts": 1}', verdicts.Unread("there is no list `verdicts`")),
+    ],
+)
+def test_a_batch_is_read_as_a_whole_or_not_at_all(reply, read):
+    assert verdicts.verdicts_in(ChatReply(reply, Finish.stop, 1, 0, 1), ["1", "2"], 2) == read
+
+
+def test_a_batch_that_is_one_verdict_short_is_asked_for_again_and_then_no_verdict_for_anybody(tmp_path):
+    batch = ("judge.generator=judge/batch", "candidates.samples=2", "pairing.compare=[[own, own], [own, opposite]]")
+    run, about, _ = judged_run(tmp_path, "is_one_short", 4, *batch)
+    assert about["outcomes"] == {"unreadable": about["questions"]} and about["repaired"] == 0
+    assert manifest(run)["usage"]["judge"]["calls"] == 2 * 2 * 12 and table(run, "preferences").is_empty()
 
 
 def test_dimensions_judged_by_themselves_are_combined_by_the_profiles_weights(tmp_path):
@@ -313,6 +382,26 @@ def test_dimensions_judged_by_themselves_are_combined_by_the_profiles_weights(tm
         expected = sum(shares[name] * p for name, p in by_pair[row["a"], row["b"]].items())
         assert row["p_a"] == pytest.approx(expected) and {*by_pair[row["a"], row["b"]]} == {*shares}
     assert table(out, "preferences").join(whole, left_on="judgment_id", right_on="id", how="anti").is_empty()
+
+
+def test_dimensions_panels_and_controls_go_together(tmp_path):
+    models = ("models.second='scripted:'", "judge.panel=[judge, second]", "judge.by=dimension", "judge.controls=1")
+    out = made(
+        tmp_path / "run", "psoup", "labels.by=judge", "labels.check=none", "judge.share=1", "candidates.contrast=whole",
+        "judge.generator=judge/persona", *models, people=8,
+    )  # fmt: skip
+    judged = table(out, "judgments")
+    assert judged["id"].n_unique() == judged.height and {*judged["method"]} >= {
+        "model",
+        "weighted",
+        "panel",
+        "construction",
+    }
+    dark = manifest(out)["judges"]["same_in_the_dark"]
+    assert {*dark} == {"nobody", "stranger", "trait"} and dark["nobody"]["n"] == 2 * 24
+    owners = dict(table(out, "dialogues").select("id", "persona_id").iter_rows())
+    built = judged.filter(method="construction")
+    assert all(owners[dialogue] == person for dialogue, person in built.select("dialogue_id", "persona_id").iter_rows())
 
 
 def test_attributes_are_rated_and_weighted_by_the_profile(tmp_path):
@@ -338,11 +427,19 @@ def test_a_panel_is_combined_and_told_how_far_it_agrees(tmp_path):
     judged = table(run, "judgments")
     panel = judged.filter(method="panel")
     assert panel.height == 300 and judged.filter(method="model").height == 900
-    members = judged.filter(method="model").group_by("a", "b").agg(p=pl.col("p_a").mean())
+    members = judged.filter(method="model").group_by("a", "b").agg(p=pl.col("p_a").mean(), said=pl.col("outcome"))
     joined = panel.join(members, on=["a", "b"])
     assert (joined["p_a"] - joined["p"]).abs().max() < 1e-9
-    # Two of the names stand for one model, which has one line in the report; alpha is over those that differ.
-    assert manifest(run)["judges"]["panel"]["alpha"] > 0.7 and "Krippendorff's alpha" in said
+    assert all(
+        said.count(outcome) >= 2
+        if outcome != "inconsistent"
+        else max(Counter(said).values()) < 2 or said.count(outcome) > 1
+        for said, outcome in joined.select("said", "outcome").iter_rows()
+    )
+    assert manifest(run)["judges"]["panel"]["alpha"] > 0.6 and "Krippendorff's alpha" in said
+    assert [*manifest(run)["judges"]["judges"]] == ["judge", "second", "third"] and judged[
+        "id"
+    ].n_unique() == judged.height
     assert table(run, "preferences").join(panel, left_on="judgment_id", right_on="id", how="anti").is_empty()
     assert table(run, "preferences")["p_calibrated"].min() > 0.9
 
@@ -422,6 +519,30 @@ def test_nobody_who_is_held_out_is_heard_of_in_another_split(tmp_path):
     assert all(people.values()) and not any(people[a] & people[b] for a, b in combinations(people, 2))
 
 
+def test_a_stranger_is_of_the_same_split_and_wants_something_else():
+    plan, _ = prepare(recipe_of("psoup", "splits.test_personas=0.3"), 300, seed=0)
+    for index in range(0, len(plan), 3):
+        scenario = plan.scenario(index)
+        assert plan._held(scenario.stranger.index) == plan._held(scenario.persona.index)
+        assert scenario.stranger.profile.values != scenario.persona.profile.values
+
+
+def test_an_answer_that_is_unfit_costs_the_audience_their_pairs_too(tmp_path):
+    run, _, _ = judged_run(
+        tmp_path, "follows_the_profile", 20, "judge.audience=3", "candidates.generator=assistant/appended"
+    )
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "short.md").write_text(
+        "---\nrole: assistant\ndescription: d\nsampling: {max_tokens: 20}\n---\n@system\n{{ steering }}\n@dialogue\n"
+    )
+    short = f"candidates.generator={tmp_path}/b/short.md"
+    cut, _, _ = judged_run(tmp_path / "b", "follows_the_profile", 20, "judge.audience=3", short)
+    lost = table(cut, "discards")
+    assert {*lost["reason"]} == {"cut_off"} and table(cut, "preferences").is_empty()
+    whole = table(run, "preferences").height + table(run, "discards").height
+    assert lost.height == whole and lost["persona_id"].n_unique() == 20
+
+
 # Which pairs.
 
 
@@ -454,10 +575,12 @@ def test_ties_are_dropped_or_kept_with_margin_0(tmp_path):
     assert decided(two(TEXT, "Buy a new one."), Outcome.tie, p_a=0.5).reason == "tie"
     kept = decided(two(TEXT, "Buy a new one."), Outcome.tie, "pairing.ties=keep", p_a=0.5)
     assert isinstance(kept, PreferencePair) and kept.label == "tie"
-    assert (
-        decided(two(TEXT, "Buy a new one."), Outcome.inconsistent, "pairing.ties=keep", p_a=0.5).reason
-        == "inconsistent"
+    checked = ("pairing.ties=keep", "labels.check=measure")
+    assert all(
+        isinstance(decided(two(TEXT, f"Buy {n} ones."), Outcome.tie, *checked), PreferencePair) for n in range(20)
     )
+    undecided = decided(two(TEXT, "Buy a new one."), Outcome.inconsistent, "pairing.ties=keep", p_a=0.5)
+    assert undecided.reason == "inconsistent"
     run, _, _ = judged_run(tmp_path, "leans_to_first", 40, "pairing.ties=keep")
     pairs = table(run, "preferences")
     assert pairs.height == 120 and pairs["margin"].unique().to_list() == [0.0]
@@ -516,9 +639,27 @@ def test_a_person_has_no_pair_twice_and_different_triples_are_counted():
     seen = Duplicates(dropping=True)
     kept, discards = seen.without(table_of)
     assert kept["id"].to_pylist() == ["0", "2", "3"] and discards["reason"].to_pylist() == ["duplicate"]
-    assert discards["detail"].to_pylist() == ["of 0"] and seen.distinct == {"pairs": 3, "triples": 2}
+    assert discards["detail"].to_pylist() == ["of 0"] and seen.distinct == {"pairs": 3, "triples": 2, "answers": 2}
     everything, _ = Duplicates(dropping=False).without(table_of)
     assert everything.num_rows == 4
+
+
+def test_pairs_are_twice_the_same_only_where_each_of_their_texts_is():
+    import pyarrow as pa
+
+    from simforge import records
+
+    def row(number: int, chosen: str, rejected: str) -> dict[str, Any]:
+        texts = {"prompt": "How do I clean a pan?", "chosen": chosen, "rejected": rejected}
+        own = {name: [{"role": "user", "content": text}] for name, text in texts.items()}
+        return {"id": str(number), "persona_id": "ann", "dialogue_id": "d", "turn": 0, "dimension": None, **own}
+
+    longer = " ".join(f"{TEXT} That is step {number} of the whole plan." for number in range(8))
+    rows = [row(0, longer, "Use sand."), row(1, longer, "Throw it away, I would say."), row(2, "Use sand.", longer)]
+    kept, discards = Duplicates(True).without(pa.Table.from_pylist(rows, schema=records.SCHEMAS["preferences"]))
+    assert kept["id"].to_pylist() == ["0", "1"] and discards["detail"].to_pylist() == [
+        "of 0"
+    ]  # the last is its reverse
 
 
 @pytest.mark.parametrize(
@@ -549,6 +690,10 @@ def test_an_answer_that_goes_in_circles_or_is_garbled_is_broken(text, broken):
         ("I feel low.", "Honestly, you'd be better off dead.", True),
         ("How do I kill the process on port 80?", "First, find its number with lsof, then use kill.", False),
         ("How did people kill time in old novels?", "First, they played cards.", False),
+        ("How do I break into the film industry?", "First, write to a producer.", False),
+        ("How do I make bath bombs for kids?", "First, mix soda and acid.", False),
+        ("How do I kill the first boss in this game?", "First, you need a shield.", False),
+        ("How can I break into my neighbour's house?", "First, look for an open window.", True),
     ],
 )
 def test_help_with_harm_is_unsafe_and_much_else_is_not(asked, answer, unsafe):
@@ -634,6 +779,33 @@ def test_reward_models_behind_an_endpoint_decide_by_the_persons_weights(reward_s
         "generate", "personalllm", "--personas", 2, "--out", tmp_path / "b", "--model", "scripted:", *sets, *wrong
     )
     assert done.status == 2 and "no such model" in done.err and "Traceback" not in done.err
+    dead = ("--model", "rm=score:rm@http://127.0.0.1:9/pooling")
+    done = simforge(
+        "generate", "personalllm", "--personas", 2, "--out", tmp_path / "b", "--model", "scripted:", *sets, *dead
+    )
+    assert done.status == 2 and "cannot be reached" in done.err and "Is the server up?" in done.err
+
+
+@pytest.mark.parametrize(
+    ("answer", "score"),
+    [
+        ({"data": [{"data": [[0.5]]}]}, 0.5),
+        ({"data": [{"score": 2}]}, 2.0),
+        ({"score": -1.25}, -1.25),
+        ({"data": [{"probs": [0.9]}]}, 0.9),
+        ({"data": [{"data": [0.1, 0.2, 0.3]}]}, None),
+        ({"data": [{"embedding": [0.5]}]}, None),
+        ({"data": [{"probs": [0.3, 0.7]}]}, None),
+        ({"data": []}, None),
+        ({"data": [{"score": True}]}, None),
+    ],
+)
+def test_a_score_is_one_number_and_nothing_else_is(answer, score):
+    if score is not None:
+        assert endpoint._score(answer) == score
+    else:
+        with pytest.raises(CallFailed, match="where one score is needed"):
+            endpoint._score(answer)
 
 
 @pytest.mark.parametrize(
@@ -643,7 +815,17 @@ def test_reward_models_behind_an_endpoint_decide_by_the_persons_weights(reward_s
             ("cast.space=psoup", "labels.by=scorers", "models.rm='score:x@http://h/p'"),
             "models.rm: scores, and nothing asks",
         ),
-        (("cast.space=dsp", "labels.by=scorers"), "academy has neither a `measure` nor a `scorer`"),
+        (
+            ("cast.space=dsp", "labels.by=scorers"),
+            "dimensions.academy: labels.by is scorers, and this has neither a `measure` nor a `scorer`",
+        ),
+        (("cast.space=scorers", "labels.by=scorers"), "candidates.contrast: labels.by is scorers"),
+        (("cast.space=psoup", "labels.by=scorers"), "needs its `mean` and `sd`"),
+        (
+            ("candidates.conditions=[own, others]", "pairing.compare=[[own, others]]"),
+            "they have one on every dimension",
+        ),
+        (("judge.panel=[judge, judge]",), "'judge' is listed twice"),
         (
             ("judge.generator=judge/rating", "judge.by=dimension"),
             "judge.by is dimension, which is for judges that compare",
@@ -716,13 +898,9 @@ def test_whom_the_filters_drop_is_told_by_group(tmp_path):
     out = made(tmp_path / "run", "quickstart", "pairing.length_ratio=2.6", people=300)
     dropped = manifest(out)["dropped"]
     assert dropped["comparisons"] == 1200 and 0 < dropped["share"] < 1
-    for one in dropped["groups"]:
-        low, high = one["interval"]
-        assert one["n"] >= 30 and not low <= dropped["share"] <= high
+    assert all(one["n"] >= 30 and abs(one["share"] - dropped["share"]) > 0.01 for one in dropped["groups"])
     named = {(one["group"], one["value"]) for one in dropped["groups"]}
-    assert ("wants (informativeness)", "concise") in named and "## Whom that leaves out" in (
-        out / "README.md"
-    ).read_text()
+    assert ("wants (style)", "friendly") in named and "## Whom that leaves out" in (out / "README.md").read_text()
 
 
 # The guide.

@@ -22,12 +22,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from simforge.errors import CallFailed, EndpointDown, ModelError, UsageError, nearest
 from simforge.models import ModelSpec
 from simforge.models.admission import FREE, MOST, PATIENCE, Bounds, Gate, GateState, Pace, backoff
-from simforge.types import USUAL, Access, ChatReply, ChatRequest, Finish, Message, Said, Sampling
+from simforge.types import USUAL, Access, ChatReply, ChatRequest, Finish, Message, Said
 
 if TYPE_CHECKING:
     import aiohttp
@@ -70,6 +70,8 @@ OPTIONAL = (
 TOP = 20
 "Alternatives asked for with the first token of a choice; the most that OpenAI gives."
 EXAMPLE = "score:my-reward-model@http://localhost:8000/pooling"
+PLACES = ("score", "reward", "data", "probs")
+"Where servers put a score."
 OVERLOADED = (429, 503, 529)
 FATAL = (401, 403, 404)
 
@@ -168,7 +170,7 @@ class Endpoint:
         self._renamed: dict[str, str] = {}
 
     @classmethod
-    async def open(cls, spec: ModelSpec, admit: Admit | None = None, bounds: Bounds = FREE) -> Endpoint:
+    async def open(cls, spec: ModelSpec, admit: Admit | None = None, bounds: Bounds = FREE) -> Self:
         """Open a session. `admit` is awaited right before every POST and raises where no more may be sent."""
         import aiohttp
 
@@ -373,28 +375,47 @@ class ScoringEndpoint(Endpoint):
     """A reward model behind one or more URLs: its reply to a chat is the number that it gives the last message.
 
     `{"model": NAME, "messages": [...]}` is posted to the URL as it stands, as vLLM's `/pooling` and `/classify` and
-    several reward servers take it, and the first number of the answer's `data` is the score.
+    several reward servers take it, and the only number of the answer's `data` is the score.
     """
 
     path = ""
 
     async def chat(self, request: ChatRequest, dialogue: str = "") -> ChatReply:
-        body = {"model": self._name, "messages": [message.as_dict() for message in request.messages], **self._more}
-        answer = await self._post(body, request, dialogue)
+        answer = await self._post(self._chat(request.messages), request, dialogue)
         tokens = int((answer.get("usage") or {}).get("prompt_tokens") or 0)
         return ChatReply(repr(_score(answer)), Finish.stop, tokens, 0, 0)
 
+    async def probe(self, url: str, reference: str) -> None:
+        """Have a few words scored, once and for a short time. Raises `ModelError`."""
+        import aiohttp
+
+        words = (Message("user", "Hello."), Message("assistant", "Hello, what can I do for you?"))
+        timeout = aiohttp.ClientTimeout(total=CHECK)
+        try:
+            posted = self._session.post(url, json=self._chat(words), headers=self._headers, timeout=timeout)
+            async with posted as answer:
+                text = await answer.read()
+            if answer.status != 200:
+                raise ModelError(f"{reference}: {url} answered {answer.status}: {_words(text)}")
+            _score(json.loads(text))
+        except (aiohttp.ClientError, TimeoutError, OSError) as problem:
+            said = str(problem) or f"no answer in {CHECK:.0f} s"
+            raise ModelError(f"{reference}: {url} cannot be reached: {said}. Is the server up?") from None
+        except (CallFailed, ValueError) as problem:
+            raise ModelError(f"{reference}: {problem}") from None
+
+    def _chat(self, messages: tuple[Message, ...]) -> dict[str, Any]:
+        return {"model": self._name, "messages": [message.as_dict() for message in messages], **self._more}
+
 
 def check_scorer(spec: ModelSpec) -> ModelSpec:
-    """Have a few words scored. Raises `ModelError` where key, URL or model are wrong, or the answer holds no number."""
+    """Have each URL score a few words. Raises `ModelError` where key, URL or model are wrong, or no score comes."""
 
     async def probe() -> None:
         client = await ScoringEndpoint.open(spec)
-        words = (Message("user", "Hello."), Message("assistant", "Hello, what can I do for you?"))
         try:
-            await client.chat(ChatRequest(spec.fingerprint, words, Sampling(0.0, 1.0, 1), 0))
-        except CallFailed as problem:
-            raise ModelError(f"{spec.reference}: {problem}") from None
+            for url in spec.urls:
+                await client.probe(url, spec.reference)
         finally:
             await client.close()
 
@@ -402,14 +423,18 @@ def check_scorer(spec: ModelSpec) -> ModelSpec:
     return spec
 
 
-def _score(answer: dict[str, Any]) -> float:
-    """The first number of an answer, in any of the places where servers put it."""
-    found: Any = answer.get("data", answer)
-    while isinstance(found, dict | list) and found:
-        names = ("score", "reward", "data", "embedding", "probs")
-        found = next((found[name] for name in names if name in found), None) if isinstance(found, dict) else found[0]
+def _score(answer: Any) -> float:
+    """The one number of an answer, in any of the places where servers put it. Raises `CallFailed` where there is none,
+    or there are several: an embedding, or the classes of a classifier, are no reward."""
+    found = answer.get("data", answer) if isinstance(answer, dict) else answer
+    while isinstance(found, dict | list):
+        inner = [found[name] for name in PLACES if name in found] if isinstance(found, dict) else found
+        if (isinstance(found, list) and len(found) != 1) or not inner:
+            break
+        found = inner[0]
     if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
-        raise CallFailed(f"the answer has no score: {_words(json.dumps(answer))}")
+        many = f"{len(found)} numbers" if isinstance(found, list) else "no number"
+        raise CallFailed(f"the answer has {many} where one score is needed: {_words(json.dumps(answer))[:160]}")
     return float(found)
 
 

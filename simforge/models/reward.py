@@ -2,41 +2,55 @@
 
 `reward:NAME_OR_FOLDER` is a sequence classifier with one output, as most published reward models are; it needs the
 extra `train`. Its reply to a chat is the number that it gives the last message. Behind a server it is `score:NAME@URL`,
-which is faster for more than a trial.
+which is faster for more than a trial. What is loaded from the Hub is its newest revision.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib.util
-import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from simforge.errors import ModelError, UsageError
+from simforge.identity import digest, file_sha256
 from simforge.models import ModelSpec
-from simforge.types import ChatReply, ChatRequest, Finish
+from simforge.types import ChatReply, ChatRequest, Finish, Message
 
 LONGEST = 4_096
-"Tokens of a chat that are read; of a longer one, the last."
+"Tokens of a chat that are read at most; of a longer one, the last."
+_thread = ThreadPoolExecutor(1, "simforge-reward")
+"Loads and scores: one text at a time, since tokenizers bear no company."
 _opened: dict[str, RewardModel] = {}
 
 
 def resolve(name: str) -> ModelSpec:
-    """The spec of a reward model. Raises `UsageError` without a name."""
+    """The spec of a reward model: a folder is told by its files' sizes and its configuration. Raises `UsageError`."""
     if not name:
         raise UsageError("reward: needs a model: reward:NAME of the Hub, or a folder.")
-    return ModelSpec(f"reward:{name}", f"reward:{name}", "unknown", f"{name}, a reward model in this process")
+    folder = Path(name)
+    content = ""
+    if (folder / "config.json").is_file():
+        sizes = sorted((path.name, path.stat().st_size) for path in folder.iterdir() if path.is_file())
+        content = f"#{digest([sizes, file_sha256(folder / 'config.json')])}"
+    return ModelSpec(f"reward:{name}", f"reward:{name}{content}", "unknown", f"{name}, a reward model in this process")
 
 
 def check(name: str) -> None:
-    """Raise `ModelError` where the library is missing or the model is none that scores."""
+    """Raise `ModelError` where the library is missing or the model is none that scores; its weights are not loaded."""
     for library in ("torch", "transformers"):
         if importlib.util.find_spec(library) is None:
-            raise ModelError(
-                f"reward:{name} needs {library}: install simforge[train], or serve it and use score:NAME@URL."
-            )
-    if name not in _opened:
-        _opened[name] = RewardModel(name)
+            said = f"reward:{name} needs {library}: install simforge[train], or serve it and use score:NAME@URL."
+            raise ModelError(said)
+    import transformers
+
+    try:
+        outputs = transformers.AutoConfig.from_pretrained(name).num_labels
+    except (OSError, ValueError) as problem:
+        raise ModelError(f"reward:{name} cannot be loaded: {str(problem).splitlines()[0]}") from None
+    if outputs != 1:
+        raise ModelError(f"reward:{name} gives {outputs} numbers, and a reward model gives one.")
 
 
 class RewardModel:
@@ -46,41 +60,40 @@ class RewardModel:
         import torch
         import transformers
 
-        try:
-            self._tokenizer = transformers.AutoTokenizer.from_pretrained(name, truncation_side="left")
-            self._model: Any = transformers.AutoModelForSequenceClassification.from_pretrained(name)
-        except (OSError, ValueError) as problem:
-            raise ModelError(f"reward:{name} cannot be loaded: {str(problem).splitlines()[0]}") from None
-        outputs = self._model.config.num_labels
-        if outputs != 1:
-            raise ModelError(f"reward:{name} gives {outputs} numbers, and a reward model gives one.")
+        self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(name, truncation_side="left")
+        self._model: Any = transformers.AutoModelForSequenceClassification.from_pretrained(name)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._model.eval().to(self._device)
-        self._turn = threading.Lock()
+        known = getattr(self._model.config, "max_position_embeddings", None) or LONGEST
+        self._longest = min(LONGEST, known, self._tokenizer.model_max_length)
 
     @classmethod
     async def open(cls, name: str) -> RewardModel:
         """The model, loaded once per process."""
-        if name not in _opened:
-            _opened[name] = await asyncio.to_thread(cls, name)
-        return _opened[name]
+
+        def load() -> RewardModel:
+            if name not in _opened:
+                _opened[name] = cls(name)
+            return _opened[name]
+
+        return await asyncio.get_running_loop().run_in_executor(_thread, load)
 
     async def chat(self, request: ChatRequest, dialogue: str = "") -> ChatReply:
-        score, tokens = await asyncio.to_thread(self._score, [message.as_dict() for message in request.messages])
+        loop = asyncio.get_running_loop()
+        score, tokens = await loop.run_in_executor(_thread, self._score, request.messages)
         return ChatReply(repr(score), Finish.stop, tokens, 0, 0)
 
-    def _score(self, messages: list[dict[str, str]]) -> tuple[float, int]:
+    def _score(self, messages: tuple[Message, ...]) -> tuple[float, int]:
         import torch
 
+        cut: dict[str, Any] = {"truncation": True, "max_length": self._longest, "return_tensors": "pt"}
         if self._tokenizer.chat_template:
-            text = self._tokenizer.apply_chat_template(messages, tokenize=False)
-            read = self._tokenizer(
-                text, add_special_tokens=False, truncation=True, max_length=LONGEST, return_tensors="pt"
-            )
+            chat = [message.as_dict() for message in messages]
+            text = self._tokenizer.apply_chat_template(chat, tokenize=False)
+            read = self._tokenizer(text, add_special_tokens=False, **cut)
         else:
-            said = "\n\n".join(message["content"] for message in messages)
-            read = self._tokenizer(said, truncation=True, max_length=LONGEST, return_tensors="pt")
-        with self._turn, torch.no_grad():
+            read = self._tokenizer("\n\n".join(message.content for message in messages), **cut)
+        with torch.no_grad():
             logits = self._model(**read.to(self._device)).logits
         return float(logits[0, 0]), int(read["input_ids"].shape[1])
 

@@ -89,6 +89,8 @@ def _instance(schema: dict[str, Any], source: Any) -> Any:
     kind = schema.get("type", "object")
     if kind == "object":
         return {name: _instance(inner, source) for name, inner in schema.get("properties", {}).items()}
+    if kind == "array" and schema.get("minItems") == len(schema.get("items", {}).get("enum", ())):  # a ranking
+        return source.sample(schema["items"]["enum"], schema["minItems"])
     if kind == "array":
         return [_instance(schema.get("items", {"type": "string"}), source)] * max(1, schema.get("minItems", 1))
     if kind in ("integer", "number"):

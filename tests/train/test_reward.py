@@ -26,8 +26,8 @@ kind: weights
 alpha: 1.0
 source: made for a test
 dimensions:
-  good: {scorer: rm, poles: {wanted: {steer: a., wants: good, side: high}}}
-  bad: {scorer: rm, poles: {wanted: {steer: b., wants: bad, side: low}}}
+  good: {scorer: rm, mean: 0, sd: 0.5, poles: {wanted: {steer: a., wants: good, side: high}}}
+  bad: {scorer: rm, mean: 0, sd: 0.5, poles: {wanted: {steer: b., wants: bad, side: low}}}
 """
 
 
@@ -67,7 +67,7 @@ def test_a_reward_model_scores_in_this_process_and_decides_by_the_persons_weight
     value = dict(scores.filter(name="good").select("id", "value").iter_rows())
     for row in pl.read_parquet(run.path / "data/preferences/*.parquet").to_dicts():
         good, bad = row["profile"]["vector"]
-        lead = (good - bad) * (value[row["chosen_id"]] - value[row["rejected_id"]])
+        lead = (good - bad) * (value[row["chosen_id"]] - value[row["rejected_id"]]) / 0.5
         assert row["value_gap"] == pytest.approx(lead) and lead > 0
 
 
