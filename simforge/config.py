@@ -511,7 +511,10 @@ def _across(document: Document, recipe: Recipe) -> list[Mistake]:
         mistakes.append(document.mistake(("dialogue", "conversations"), said))
     for role in recipe.roles:
         if role not in recipe.models:
-            mistakes.append(document.mistake(("models",), f"the pipeline uses the role {role!r} and names no model"))
+            panel = recipe.judge is not None and role in recipe.judge.panel and role not in ROLES
+            path: tuple[str | int, ...] = ("judge", "panel") if panel else ("models",)
+            said = f"the pipeline uses the role {role!r} and names no model: add {role}: PROVIDER:NAME to `models`"
+            mistakes.append(document.mistake(path, said + nearest(role, recipe.models)))
     if recipe.labels.by == "judge" and recipe.judge is None:
         mistakes.append(
             document.mistake(

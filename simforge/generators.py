@@ -82,7 +82,7 @@ class FrontMatter(Strict):
     def _judges(self) -> FrontMatter:
         compares = self.role == "judge" and self.form in ("pairwise", "batch")
         if compares and len(self.choices) not in (2, 3):
-            raise ValueError("needs two or three `choices`: the words for first, second and, if wanted, tie")
+            raise ValueError('needs two or three `choices`, for first, second and, if wanted, tie: ["1", "2", tie]')
         if self.form == "survey" and not self.attributes:
             raise ValueError("a survey needs `attributes`: what it asks about")
         if "verdict" not in self.says:

@@ -2,7 +2,8 @@
 
 It is for tests, examples, dry runs and overhead measurements. `scripted:` is the actor below, which says nothing
 sensible but follows the steering of the shipped preference space, so that a whole run can be rehearsed in a second.
-`scripted:module:function` calls your own function: it takes a `ChatRequest` and gives a text, or a `ChatReply`.
+`scripted:module:function` calls your own function: it takes a `simforge.types.ChatRequest` (`messages`, `choices`,
+`schema`, `seed`) and gives a text, or a `ChatReply`.
 
     simforge generate --model scripted: --personas 100 --out /tmp/rehearsal
 """
