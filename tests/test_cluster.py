@@ -95,7 +95,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     started: list[subprocess.Popen[str]] = []
 
     def begin(server: StubEndpoint, out: str, *arguments: object, **env: str) -> Running:
-        words = ["generate", "psoup", "--personas", PEOPLE, "--model", server.model, "--concurrency", IN_FLIGHT]
+        words = ["generate", "psoup", *ALONE, "--personas", PEOPLE, "--model", server.model, "--concurrency", IN_FLIGHT]
         command = [sys.executable, "-m", "simforge", *map(str, [*words, "--out", tmp_path / out, *arguments])]
         started.append(
             subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
@@ -112,6 +112,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
         process.stderr.close()
 
 
+ALONE = ("--set", "judge.audience=1", "--set", "judge.controls=0")
+"Judged by the person of the dialogue only, so that a dialogue has few calls in flight."
 CALLS = 6
 "Calls that a dialogue of `psoup` has in flight at most."
 
@@ -232,7 +234,19 @@ def test_messages_that_come_twice_or_not_at_all_change_nothing(start, unbroken, 
 
 def test_what_is_allowed_holds_for_all_workers_together(endpoint, tmp_path):
     server = endpoint(latency_ms=30)
-    arguments = ["generate", "psoup", "--personas", 60, "--model", server.model, "--executor", "ray", "--workers", 2]
+    arguments = [
+        "generate",
+        "psoup",
+        *ALONE,
+        "--personas",
+        60,
+        "--model",
+        server.model,
+        "--executor",
+        "ray",
+        "--workers",
+        2,
+    ]
     done = simforge(*arguments, "--max-in-flight", 6, "--out", tmp_path / "r", env=ENV)
     assert done.status == 0, done.err
     assert 4 <= server.stats()["max_in_flight"] <= 6
@@ -241,7 +255,19 @@ def test_what_is_allowed_holds_for_all_workers_together(endpoint, tmp_path):
 def test_a_budget_holds_for_all_workers_together(endpoint, tmp_path):
     server = endpoint(latency_ms=20)
     (tmp_path / "prices.yaml").write_text('"openai:*": {prompt: 10, completion: 40}\n')
-    command = ["generate", "psoup", "--personas", 200, "--model", server.model, "--executor", "ray", "--workers", 2]
+    command = [
+        "generate",
+        "psoup",
+        *ALONE,
+        "--personas",
+        200,
+        "--model",
+        server.model,
+        "--executor",
+        "ray",
+        "--workers",
+        2,
+    ]
     command += ["--concurrency", 16, "--prices", tmp_path / "prices.yaml", "--out", tmp_path / "r"]
     stopped = simforge(*command, "--budget", 2, env=ENV)
     assert (stopped.status, "the budget of 2 is reached" in stopped.err) == (4, True), stopped.err
@@ -372,7 +398,19 @@ def test_a_worker_that_hangs_harms_no_other_and_its_calls_stop(start, unbroken, 
 def test_a_killed_worker_does_not_use_up_the_budget(endpoint, tmp_path):
     server = endpoint(latency_ms=60)
     (tmp_path / "prices.yaml").write_text('"openai:*": {prompt: 10, completion: 40}\n')
-    words = ["generate", "psoup", "--personas", "60", "--model", server.model, "--executor", "ray", "--workers", "1"]
+    words = [
+        "generate",
+        "psoup",
+        *ALONE,
+        "--personas",
+        "60",
+        "--model",
+        server.model,
+        "--executor",
+        "ray",
+        "--workers",
+        "1",
+    ]
     words += ["--concurrency", "16", "--prices", str(tmp_path / "prices.yaml"), "--budget", "1000"]
     command = [sys.executable, "-m", "simforge", *words, "--out", str(tmp_path / "r")]
     run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **ENV})
