@@ -6,6 +6,7 @@ without rows has none, since `datasets` cannot load it. No text that a model wro
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -23,9 +24,23 @@ GROUPS = 20
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
-def render(manifest: dict[str, Any]) -> str:
-    """The card of a sealed run."""
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A version on the Hub that the card is for."""
+
+    repo: str
+    version: str
+    before: str
+    "The version before; empty for the first."
+    changes: list[str]
+    "What is different from it."
+
+
+def render(manifest: dict[str, Any], release: Release | None = None) -> str:
+    """The card of a sealed run; of a version on the Hub it says how to load that, and what has changed."""
     recipe = manifest["recipe"]
+    source = f'"{release.repo}", revision="v{release.version}"' if release else "PATH"
+    people = source.replace(", revision", ', "personas", revision') if release else 'PATH, "personas"'
     sections = [
         f"# {recipe['description'].strip()}",
         "Made with SimForge: simulated users with hidden preference profiles talked to assistants, and each pair holds "
@@ -33,9 +48,10 @@ def render(manifest: dict[str, Any]) -> str:
         "checked the labels.",
         "## Loading",
         _block(
-            'from datasets import load_dataset\n\npairs = load_dataset(PATH)["train"]          # prompt, chosen, '
-            'rejected as message lists\npeople = load_dataset(PATH, "personas")["train"]'
+            f"from datasets import load_dataset\n\npairs = load_dataset({source})  # prompt, chosen, rejected: messages\n"
+            f"people = load_dataset({people})"
         ),
+        *(["## Changes", _changes(release)] if release else []),
         "## Tables",
         _counts(manifest),
         "## How it was made",
@@ -51,6 +67,13 @@ def render(manifest: dict[str, Any]) -> str:
         _limits(manifest),
     ]
     return f"---\n{_front_matter(manifest)}---\n\n" + "\n\n".join(sections) + "\n"
+
+
+def _changes(release: Release) -> str:
+    if not release.before:
+        return f"{release.version} is the first version."
+    lines = [f"- {change}" for change in release.changes] or ["- Nothing: the same data."]
+    return "\n".join([f"{release.version} against {release.before}:", "", *lines])
 
 
 def _front_matter(manifest: dict[str, Any]) -> str:
@@ -97,6 +120,12 @@ def _counts(manifest: dict[str, Any]) -> str:
         f"The {distinct['pairs']} pairs are {distinct['triples']} different triples of prompt, chosen and rejected, "
         f"over {distinct['answers']} different pairs of answers: the same two can stand in pairs of several people."
     )
+    for table, columns in manifest.get("withheld", {}).items():
+        named = ", ".join(f"`{column}`" for column in columns)
+        lines.append(
+            f"Of `{table}` these columns are sensitive and were not published: {named}. What people say in the "
+        )
+        lines[-1] += "dialogues may still speak of them."
     return "\n".join(lines)
 
 

@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_generate(commands)
     _add_around(commands)
     _add_personas(commands)
+    _add_versions(commands)
     show = commands.add_parser("show", help="list or print what the catalogue holds", allow_abbrev=False)
     show.add_argument("name", nargs="?", help="a kind (personas, generators, pipelines, schemas), KIND/NAME, or guards")
     show.set_defaults(command=_show)
@@ -207,6 +208,30 @@ def _add_execution(generate: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_versions(commands: argparse._SubParsersAction[_Parser]) -> None:
+    """Datasets on the Hub, and what is different between two."""
+    push = commands.add_parser("push", help="publish a finished run as a version on the Hub", allow_abbrev=False)
+    push.add_argument("run", type=Path, metavar="DIR", help="the run folder")
+    push.add_argument("repo", metavar="OWNER/NAME", help="the dataset's repository; it is made where it is not there")
+    push.add_argument("--version", required=True, metavar="X.Y.Z", help="a semantic version; becomes the tag vX.Y.Z")
+    push.add_argument("--public", action="store_true", help="make a new repository public (default: private)")
+    push.add_argument(
+        "--publish-traits", action="store_true", help="publish what the pack calls sensitive too (default: left out)"
+    )
+    push.set_defaults(command=_push)
+    versions = commands.add_parser("versions", help="list the versions of a dataset on the Hub", allow_abbrev=False)
+    versions.add_argument("repo", metavar="OWNER/NAME")
+    versions.set_defaults(command=_versions)
+    pull = commands.add_parser("pull", help="fetch a version from the Hub, and check every file", allow_abbrev=False)
+    pull.add_argument("source", metavar="OWNER/NAME@X.Y.Z", help="or OWNER/NAME@latest")
+    pull.add_argument("--out", type=Path, required=True, metavar="DIR", help="an empty or a new folder")
+    pull.set_defaults(command=_pull)
+    diff = commands.add_parser("diff", help="tell two runs or versions apart", allow_abbrev=False)
+    diff.add_argument("old", metavar="A", help="a run folder, or OWNER/NAME@X.Y.Z")
+    diff.add_argument("new", metavar="B")
+    diff.set_defaults(command=_diff)
+
+
 def _add_personas(commands: argparse._SubParsersAction[_Parser]) -> None:
     personas = commands.add_parser("personas", help="look at persona packs, and sample them", allow_abbrev=False)
     actions = personas.add_subparsers(required=True, metavar="ACTION")
@@ -325,6 +350,67 @@ def _retry(options: argparse.Namespace) -> int:
         print(f"{options.run} has lost no dialogue: there was nothing to play again.")
         return 0
     ending(run.path, run.manifest)
+    return 0
+
+
+def _push(options: argparse.Namespace) -> int:
+    from simforge import hub
+
+    done = hub.push(options.run, options.repo, options.version, options.public, options.publish_traits)
+    made = done.published
+    what = "is there" if done.committed else "was there already, byte for byte"
+    print(f"{made.repo}@{made.version} {what}: commit {made.commit[:10]}, tag {made.version.tag}.")
+    withheld = [column for columns in made.manifest.get("withheld", {}).values() for column in columns]
+    if withheld:
+        print(f"Left out as sensitive: {', '.join(withheld)} (--publish-traits publishes them).")
+    for change in done.changes:
+        print(f"  {change}")
+    print(f'  load it     datasets.load_dataset("{made.repo}", revision="{made.version.tag}")')
+    return 0
+
+
+def _versions(options: argparse.Namespace) -> int:
+    from simforge import hub
+
+    found = hub.versions(options.repo)
+    for one in found:
+        pairs = sum(one.manifest.get("counts", {}).get("preferences", {}).values())
+        print(f"{one.version!s:<10} {one.commit[:10]}  {pairs:>10,} pairs  digest {one.manifest.get('digest', '?')}")
+    if not found:
+        print(f"{options.repo} has no versions yet: simforge push DIR {options.repo} --version 0.1.0")
+    return 0
+
+
+def _pull(options: argparse.Namespace) -> int:
+    from simforge import hub
+
+    folder = hub.pull(options.source, options.out)
+    print(f"{options.source} is in {folder}, and every file is what its manifest says.")
+    return 0
+
+
+def _diff(options: argparse.Namespace) -> int:
+    import json
+
+    from simforge import comparing, hub
+
+    def folder_of(source: str) -> Path:
+        folder = hub.pull(source) if hub.is_version(source) else Path(source)
+        if not (folder / "manifest.json").is_file():
+            raise UsageError(f"{source} is no finished run: there is no manifest.json in it.")
+        return folder
+
+    old, new = folder_of(options.old), folder_of(options.new)
+    manifests = (json.loads((one / "manifest.json").read_text(encoding="utf-8")) for one in (old, new))
+    lines = comparing.manifests(*manifests)
+    people, labels = comparing.people(old, new), comparing.labels(old, new)
+    for line in lines or ["made alike, with the same files"]:
+        print(line)
+    print(f"people: {people['shared']} in both, {people['only_old']} before only, {people['only_new']} now only")
+    print(
+        f"pairs: {labels['shared']} in both, of which {labels['flipped']} are the other way round now; "
+        f"{labels['only_old']} before only, {labels['only_new']} now only"
+    )
     return 0
 
 

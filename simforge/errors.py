@@ -6,6 +6,7 @@
     │   ├── NotFound          no such pipeline, pack, generator, model, role
     │   ├── SourceError       a file of prompts or people that cannot be used
     │   └── RunFolderError    the run folder belongs to something else, or cannot be written
+    ├── HubError              the Hub refuses, or cannot be reached              exit 2
     ├── ModelError            a model cannot be had, or does not work            exit 2
     │   └── CallFailed        one call failed: the dialogue becomes a discard
     └── RunStopped            a run that ended early and can go on
@@ -83,6 +84,10 @@ class SourceError(UsageError):
 
 class RunFolderError(UsageError):
     """The run folder belongs to another recipe, or cannot be written."""
+
+
+class HubError(SimForgeError):
+    """The Hub refuses, or cannot be reached; in its own words."""
 
 
 class ModelError(SimForgeError):

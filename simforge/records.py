@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from simforge import fidelity, reliability
+from simforge.generators import variables_of
 from simforge.guards import GUARDS
 from simforge.preferences import Space
 from simforge.reliability import Noise, logit
@@ -274,14 +275,18 @@ PART = pa.schema([(name, pa.list_(pa.struct(list(schema)))) for name, schema in 
 
 
 def personas_schema(pack: Pack) -> pa.Schema:
-    """The personas table of a pack: traits as typed columns."""
+    """The personas table of a pack: traits as typed columns. What is sensitive says so, and so does a text that may
+    speak of it."""
     types = {"string": pa.string(), "integer": pa.int64(), "number": pa.float64(), "boolean": pa.bool_()}
-    traits = [
-        (name, types[trait.type], (trait.description or name) + (" (sensitive)" if trait.sensitive else ""))
-        for name, trait in pack.traits.items()
-    ]
+    traits = [(name, types[trait.type], trait.description or name) for name, trait in pack.traits.items()]
     head, tail = _PERSONA_COLUMNS[:2], _PERSONA_COLUMNS[2:]
-    return _schema([*head, *traits, *tail])
+    sensitive = {name for name, trait in pack.traits.items() if trait.sensitive}
+    spoken = bool(sensitive) and (pack.portrait is not None or bool(sensitive & variables_of(pack.text)))
+    schema = _schema([*head, *traits, *tail])
+    for place, column in enumerate(schema):
+        if column.name in sensitive or (column.name == "text" and spoken):
+            schema = schema.set(place, column.with_metadata({**column.metadata, "sensitive": "true"}))
+    return schema
 
 
 def rows(episode: Episode, space: Space, user_model: str | None) -> dict[str, list[dict[str, Any]]]:

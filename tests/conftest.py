@@ -79,25 +79,25 @@ class StubHub:
 
 
 @pytest.fixture
-def hub(tmp_path: Path) -> Iterator[StubHub]:
+def hub_with(tmp_path: Path) -> Iterator[Callable[..., StubHub]]:
+    """Starts stub Hubs: `hub_with("--fail", "0.1")`."""
     tool = Path(__file__).parents[2] / "shared" / "tools" / "stub_hub.py"
     if not tool.is_file():
         pytest.skip("the stub Hub is not beside the checkout")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, str(tool), "--port", str(port), "--token", "secret"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*flags: str) -> StubHub:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = [sys.executable, str(tool), "--port", str(port), "--token", "secret", *flags]
+        started.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
         for _ in range(200):
             with socket.socket() as client:
                 if client.connect_ex(("127.0.0.1", port)) == 0:
                     break
             time.sleep(0.05)
-        yield StubHub(
+        return StubHub(
             {
                 "HF_ENDPOINT": f"http://127.0.0.1:{port}",
                 "HF_TOKEN": "secret",
@@ -105,9 +105,17 @@ def hub(tmp_path: Path) -> Iterator[StubHub]:
                 "HF_HOME": str(tmp_path / "hf"),
             }
         )
-    finally:
+
+    yield start
+    for process in started:
         process.terminate()
         process.wait(timeout=10)
+
+
+@pytest.fixture
+def hub(hub_with: Callable[..., StubHub]) -> StubHub:
+    """A stub Hub without faults."""
+    return hub_with()
 
 
 @dataclass

@@ -1,0 +1,342 @@
+"""The Hub: dataset versions as tags of a repository.
+
+    push(Path("OUT"), "OWNER/NAME", "1.2.0")     -> one commit, one tag v1.2.0
+    pull("OWNER/NAME@1.2.0", Path("OUT"))        -> the same folder again, every file checked
+
+A version is a sealed run under a semantic version. A tag is never moved; the same bytes make no second commit; what was
+uploaded before a cut is not uploaded again; and where somebody else committed meanwhile, the commit is made on top of
+theirs. Repositories are private unless they are asked to be public, and what a pack calls sensitive stays at home
+unless it is named.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from simforge import card, comparing
+from simforge.errors import HubError, NotFound, UsageError
+from simforge.identity import file_sha256
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+T = TypeVar("T")
+TRIES = 8
+"Times that a call to the Hub is tried."
+RACES = 5
+"Times that a commit is made again on top of somebody else's."
+PAUSE = 0.2
+"Seconds before the first try again; doubles each time."
+LONGEST = 10.0
+"Seconds between two tries at most."
+REFERENCE = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@v?(?P<version>[^@/]+)")
+"How a version on the Hub is written: OWNER/NAME@1.2.0, or @latest."
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Version:
+    """A semantic version (semver.org), without build metadata."""
+
+    major: int
+    minor: int
+    patch: int
+
+    def __str__(self) -> str:
+        return f"{self.major}.{self.minor}.{self.patch}"
+
+    @property
+    def tag(self) -> str:
+        return f"v{self}"
+
+    @classmethod
+    def of(cls, text: str) -> Version:
+        """Read `1.2.0` or `v1.2.0`; raises `UsageError`."""
+        found = re.fullmatch(r"v?(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)", text)
+        if found is None:
+            raise UsageError(f"a version has three numbers, such as 1.2.0, and not {text!r}.")
+        return cls(*map(int, found.groups()))
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A version on the Hub."""
+
+    repo: str
+    version: Version
+    commit: str
+    manifest: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """What a push came to."""
+
+    published: Published
+    committed: bool
+    "Whether there was something to commit; the same bytes are there already otherwise."
+    changes: list[str]
+    "Against the version before, a line each."
+
+
+def push(folder: Path, repo: str, version: str, public: bool = False, traits: bool = False) -> Pushed:
+    """Publish a sealed run as a version, with what its pack calls sensitive where `traits` says so.
+
+    Raises `UsageError`, `HubError`.
+    """
+    wanted, api = Version.of(version), _api()
+    _named(repo)
+    with _ready(folder, traits) as (staged, manifest):
+        _try(lambda: api.create_repo(repo, repo_type="dataset", private=not public, exist_ok=True), repo)
+        for _ in range(RACES):
+            head, tags = _refs(api, repo)
+            if wanted in tags:
+                return _there_already(api, repo, wanted, tags[wanted], manifest)
+            before = max((one for one in tags if one < wanted), default=None)
+            old = _manifest(api, repo, tags[before]) if before else None
+            changes = comparing.manifests(old, manifest) if old else []
+            commit, committed = head, False
+            if _files(_manifest(api, repo, head)) != _files(manifest):
+                texts = {
+                    "README.md": card.render(manifest, card.Release(repo, str(wanted), str(before or ""), changes)),
+                    "manifest.json": json.dumps(manifest, indent=2, ensure_ascii=False),
+                }
+                found = _committed(api, repo, head, staged, texts, f"Version {wanted}")
+                if found is None:  # somebody else was faster
+                    continue
+                commit, committed = found, True
+            _tagged(api, repo, wanted, commit)
+            return Pushed(Published(repo, wanted, commit, manifest), committed, changes)
+    raise HubError(f"{repo}: others commit to it all the time ({RACES} tries). Try again.")
+
+
+def versions(repo: str) -> list[Published]:
+    """The versions of a repository, oldest first. Raises `HubError`."""
+    _named(repo)
+    api = _api()
+    _, tags = _refs(api, repo)
+    return [Published(repo, one, tags[one], _manifest(api, repo, tags[one]) or {}) for one in sorted(tags)]
+
+
+def pull(reference: str, out: Path | None = None, tables: tuple[str, ...] = ()) -> Path:
+    """Fetch a version, whole or some of its tables; gives its folder. Without `out` it lies in the Hub's cache.
+
+    Raises `UsageError`, `HubError` where a file is not what the manifest says.
+    """
+    from huggingface_hub import snapshot_download
+
+    api, found = _api(), located(reference)
+    if out is not None and out.exists() and any(out.iterdir()):
+        raise UsageError(f"{out} is there already and not empty: choose another --out.")
+    wanted = ["README.md", "manifest.json", *(f"data/{table}/*" for table in tables)] if tables else None
+    folder = Path(
+        _try(
+            lambda: snapshot_download(
+                found.repo, repo_type="dataset", revision=found.commit, local_dir=out, allow_patterns=wanted
+            ),
+            found.repo,
+        )
+    )
+    if out is not None:
+        shutil.rmtree(folder / ".cache", ignore_errors=True)
+    for name, about in found.manifest.get("files", {}).items():
+        path = folder / name
+        if (wanted is None or path.exists()) and (not path.is_file() or file_sha256(path) != about["sha256"]):
+            raise HubError(f"{reference}: {name} is not what its manifest says; pull it again. ({api.endpoint})")
+    return folder
+
+
+def located(reference: str) -> Published:
+    """The version that a reference names. Raises `UsageError`, `NotFound`, `HubError`."""
+    match = REFERENCE.fullmatch(reference)
+    if match is None:
+        raise UsageError(f"a version on the Hub is written OWNER/NAME@1.2.0 (or @latest), not {reference!r}.")
+    api, repo = _api(), match["repo"]
+    _, tags = _refs(api, repo)
+    if not tags:
+        raise HubError(f"{repo} has no versions: push one with simforge push DIR {repo} --version 0.1.0.")
+    wanted = max(tags) if match["version"] == "latest" else Version.of(match["version"])
+    if wanted not in tags:
+        raise NotFound("version", str(wanted), [*map(str, tags), "latest"], f"They are those of {repo}.")
+    manifest = _manifest(api, repo, tags[wanted])
+    if manifest is None:
+        raise HubError(f"{repo}@{wanted} has no manifest.json: it is no dataset of SimForge.")
+    return Published(repo, wanted, tags[wanted], manifest)
+
+
+def is_version(source: str) -> bool:
+    """Whether a source is written as a version on the Hub."""
+    return REFERENCE.fullmatch(source) is not None
+
+
+@contextmanager
+def _ready(folder: Path, traits: bool) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The folder's data and manifest, without what is sensitive."""
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise UsageError(f"{folder} is no finished run: there is no manifest.json in it.")
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    withheld = {} if traits else _sensitive(folder)
+    if not withheld:
+        yield folder, manifest
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        staged = Path(scratch)
+        for name in manifest["files"]:
+            (staged / name).parent.mkdir(parents=True, exist_ok=True)
+            columns = withheld.get(name.split("/")[1], [])
+            if columns:
+                manifest["files"][name] |= _without(folder / name, staged / name, columns)
+            else:
+                (staged / name).symlink_to((folder / name).resolve())
+        yield staged, {**manifest, "withheld": withheld}
+
+
+def _sensitive(folder: Path) -> dict[str, list[str]]:
+    """Columns by table that hold or speak of what the pack calls sensitive."""
+    import pyarrow.parquet as pq
+
+    found: dict[str, list[str]] = {}
+    for path in sorted(folder.glob("data/*/*.parquet")):
+        for column in pq.read_schema(path):
+            if (column.metadata or {}).get(b"sensitive") == b"true":
+                found.setdefault(path.parent.name, [])
+                found[path.parent.name] += [] if column.name in found[path.parent.name] else [column.name]
+    return found
+
+
+def _without(source: Path, target: Path, columns: list[str]) -> dict[str, Any]:
+    """Write a table without some columns; gives what a manifest says of the file."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(source).drop_columns(columns)
+    pq.write_table(table, target, compression="zstd", write_page_index=True)
+    return {"sha256": file_sha256(target), "bytes": target.stat().st_size}
+
+
+def _committed(api: HfApi, repo: str, head: str, folder: Path, texts: dict[str, str], message: str) -> str | None:
+    """Commit the folder's data and texts in one, in place of what was there; `None` where somebody else was faster."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    files = json.loads(texts["manifest.json"])["files"]
+    more = {name: folder / name for name in ("audit.json", "report.html") if (folder / name).is_file()}
+    adds = [CommitOperationAdd(name, content.encode()) for name, content in texts.items()]
+    adds += [CommitOperationAdd(name, str(path)) for name, path in {**{n: folder / n for n in files}, **more}.items()]
+    named = {one.path_in_repo for one in adds}
+    there = _try(lambda: api.list_repo_files(repo, repo_type="dataset", revision=head), repo)
+    gone = [name for name in there if name.startswith("data/") and name not in named]
+    operations: list[Any] = [*adds, *(CommitOperationDelete(name) for name in gone)]
+
+    def commit() -> str:
+        made = api.create_commit(
+            repo, operations, commit_message=message, repo_type="dataset", parent_commit=head, revision="main"
+        )
+        return str(made.oid)
+
+    try:
+        return _try(commit, repo)
+    except _LostRace:
+        return None
+
+
+def _tagged(api: HfApi, repo: str, version: Version, commit: str) -> None:
+    def tag() -> None:
+        api.create_tag(repo, tag=version.tag, revision=commit, repo_type="dataset", exist_ok=True)
+
+    _try(tag, repo)
+    _, tags = _refs(api, repo)
+    if tags.get(version) != commit:
+        raise HubError(f"{repo}: the tag {version.tag} was set by somebody else meanwhile, on other data.")
+
+
+def _there_already(api: HfApi, repo: str, version: Version, commit: str, manifest: dict[str, Any]) -> Pushed:
+    """A version that is there is left alone, whatever it is."""
+    there = _manifest(api, repo, commit)
+    if _files(there) != _files(manifest):
+        raise UsageError(
+            f"{repo} has a version {version} with other data, and tags do not move: choose a higher number "
+            f"(simforge versions {repo} lists them)."
+        )
+    return Pushed(Published(repo, version, commit, manifest), False, [])
+
+
+def _files(manifest: dict[str, Any] | None) -> dict[str, str] | None:
+    """What a version's data is: its files by digest."""
+    return None if manifest is None else {name: about["sha256"] for name, about in manifest["files"].items()}
+
+
+def _refs(api: HfApi, repo: str) -> tuple[str, dict[Version, str]]:
+    """Commit of `main`, and of each tag that is a version."""
+    refs = _try(lambda: api.list_repo_refs(repo, repo_type="dataset"), repo)
+    heads = {one.name: one.target_commit for one in refs.branches}
+    versions = [one for one in refs.tags if re.fullmatch(r"v\d+\.\d+\.\d+", one.name)]
+    return heads.get("main", ""), {Version.of(one.name): one.target_commit for one in versions}
+
+
+def _manifest(api: HfApi, repo: str, revision: str) -> dict[str, Any] | None:
+    """The manifest at a revision, where there is one."""
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        path = _try(lambda: api.hf_hub_download(repo, "manifest.json", repo_type="dataset", revision=revision), repo)
+    except EntryNotFoundError:
+        return None
+    found: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    return found
+
+
+class _LostRace(Exception):
+    """Somebody else has committed since."""
+
+
+def _try(call: Callable[[], T], repo: str) -> T:
+    """A call to the Hub, again while that can help. Raises `HubError` with the Hub's own words."""
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError
+
+    network: Any = (HfHubHTTPError, *HfHubHTTPError.__bases__, OSError)  # the library below the client comes and goes
+    problem: BaseException | None = None
+    for attempt in range(TRIES):
+        try:
+            return call()
+        except EntryNotFoundError:
+            raise
+        except RepositoryNotFoundError as missing:
+            raise HubError(f"the Hub has no dataset {repo}, or you may not see it: {_said(missing)}") from None
+        except HfHubHTTPError as refused:
+            status = refused.response.status_code if refused.response is not None else 0
+            if status == 412:
+                raise _LostRace from None
+            if status in (401, 403):
+                hint = "log in with `hf auth login`, or set HF_TOKEN to a token that may write there"
+                raise HubError(f"the Hub refuses {repo} ({status}: {_said(refused)}): {hint}.") from None
+            if status and status < 500 and status not in (408, 429):
+                raise HubError(f"the Hub refuses {repo} ({status}: {_said(refused)}).") from None
+            problem = refused
+        except network as lost:
+            problem = lost
+        time.sleep(min(LONGEST, PAUSE * 2**attempt))
+    assert problem is not None
+    raise HubError(f"the Hub cannot be reached for {repo} ({TRIES} tries): {_said(problem)}") from None
+
+
+def _said(problem: BaseException) -> str:
+    return " ".join(str(problem).split())[:200]
+
+
+def _named(repo: str) -> None:
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+        raise UsageError(f"a dataset on the Hub is written OWNER/NAME, not {repo!r}.")
+
+
+def _api() -> HfApi:
+    from huggingface_hub import HfApi
+
+    return HfApi(library_name="simforge")

@@ -1,0 +1,221 @@
+"""Versions on the Hub, and loading: the real clients against a Hub of the tests' own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from conftest import StubHub, simforge
+
+import simforge as package
+from simforge.errors import NotFound, SourceError, UsageError
+from simforge.hub import Version, is_version
+from simforge.identity import file_sha256
+
+REPO = "stub/soup"
+
+
+def state(hub: StubHub) -> dict[str, Any]:
+    """What the Hub holds."""
+    with urllib.request.urlopen(hub.env["HF_ENDPOINT"] + "/_stub/state", timeout=10) as answer:
+        return json.load(answer)
+
+
+def in_python(hub: StubHub, code: str) -> str:
+    """Run code in a process of its own that sees the Hub."""
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **hub.env}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two versions of a dataset: the second has two people more."""
+    root = tmp_path_factory.mktemp("versions")
+    for name, people in (("one", 12), ("two", 14)):
+        done = simforge("generate", "psoup", "--personas", people, "--out", root / name, "--model", "scripted:")
+        assert done.status == 0, done.err
+    return root / "one", root / "two"
+
+
+def test_a_push_is_one_commit_and_one_tag_and_the_same_bytes_are_none(hub, runs):
+    first = simforge("push", runs[0], REPO, "--version", "1.0.0", env=hub.env)
+    assert first.status == 0, first.err
+    again = simforge("push", runs[0], REPO, "--version", "1.0.0", env=hub.env)
+    assert again.status == 0 and "was there already, byte for byte" in again.out
+    repo = state(hub)["repos"][REPO]
+    assert repo["private"] and [*repo["tags"]] == ["v1.0.0"] and len(repo["commits"]) == 2
+    (commit,) = [one for one in repo["commits"].values() if one["parent"]]
+    assert commit["title"] == "Version 1.0.0" and {"README.md", "manifest.json"} < {*commit["files"]}
+    assert not any(name.startswith("work") for name in commit["files"])
+    later = simforge("push", runs[0], REPO, "--version", "1.0.1", env=hub.env)  # a tag on what is there
+    assert later.status == 0 and len(state(hub)["repos"][REPO]["commits"]) == 2
+    listed = simforge("versions", REPO, env=hub.env).out.splitlines()
+    assert [line.split()[0] for line in listed] == ["1.0.0", "1.0.1"]
+
+
+def test_a_tag_does_not_move(hub, runs):
+    assert simforge("push", runs[0], REPO, "--version", "1.0.0", env=hub.env).status == 0
+    moved = simforge("push", runs[1], REPO, "--version", "1.0.0", env=hub.env)
+    assert moved.status == 2 and "tags do not move: choose a higher number" in moved.err
+    assert len(state(hub)["repos"][REPO]["commits"]) == 2
+
+
+def test_the_second_version_says_what_changed_and_both_load_by_their_tags(hub, runs, tmp_path):
+    for run, version in zip(runs, ("1.0.0", "1.1.0"), strict=True):
+        done = simforge("push", run, REPO, "--version", version, env=hub.env)
+        assert done.status == 0, done.err
+    assert "people: 12 before, 14 now" in done.out
+    pulled = simforge("pull", f"{REPO}@latest", "--out", tmp_path / "pulled", env=hub.env)
+    assert pulled.status == 0, pulled.err
+    card = (tmp_path / "pulled" / "README.md").read_text()
+    assert "1.1.0 against 1.0.0:" in card and "- people: 12 before, 14 now" in card and 'revision="v1.1.0"' in card
+    for path in sorted((runs[1] / "data").rglob("*.parquet")):
+        assert file_sha256(path) == file_sha256(tmp_path / "pulled" / path.relative_to(runs[1]))
+    code = f"""
+import datasets, simforge
+for tag in ("v1.0.0", "v1.1.0"):
+    print(datasets.load_dataset("{REPO}", revision=tag, split="train").num_rows)
+print(simforge.load("{REPO}@1.0.0", split=None).num_rows)
+print(simforge.scan("{REPO}@1.1.0", "personas").collect().height)
+"""
+    counts = [json.loads((run / "manifest.json").read_text())["counts"]["preferences"] for run in runs]
+    said = in_python(hub, code).split()
+    assert said == [str(counts[0]["train"]), str(counts[1]["train"]), str(sum(counts[0].values())), "14"]
+    told = simforge("diff", f"{REPO}@1.0.0", f"{REPO}@1.1.0", env=hub.env)
+    assert told.status == 0 and "people: 12 in both, 0 before only, 2 now only" in told.out
+
+
+@pytest.mark.parametrize("faults", [("--fail", "0.2"), ("--cut-uploads", "2"), ("--fail", "0.1", "--cut-uploads", "2")])
+def test_faults_and_cuts_leave_one_commit_a_version(hub_with, runs, faults):
+    hub = hub_with(*faults)
+    for run, version in zip(runs, ("0.1.0", "0.2.0"), strict=True):
+        for _ in range(3):  # a push that was cut is pushed again
+            done = simforge("push", run, REPO, "--version", version, env=hub.env)
+            if done.status == 0:
+                break
+        assert done.status == 0, done.err
+    repo = state(hub)["repos"][REPO]
+    titles = [one["title"] for one in repo["commits"].values() if one["parent"]]
+    assert sorted(titles) == ["Version 0.1.0", "Version 0.2.0"] and [*repo["tags"]] == ["v0.1.0", "v0.2.0"]
+
+
+def test_a_lost_race_is_won_on_top_of_the_other_commit(hub_with, runs, tmp_path):
+    """Somebody else uploads a note while the files of a push are on their way, which a few cuts make long."""
+    hub = hub_with("--cut-uploads", "3")
+    env = {**os.environ, **hub.env}
+    command = [sys.executable, "-m", "simforge", "push", str(runs[0]), REPO, "--version", "1.0.0"]
+    push = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not state(hub)["calls"].get("lfs_upload"):
+        assert push.poll() is None, push.communicate()[1]
+        time.sleep(0.005)
+    (tmp_path / "note").write_text("x")
+    hub.upload(REPO, {"NOTES.md": tmp_path / "note"})
+    _, said = push.communicate(timeout=120)
+    assert push.returncode == 0, said
+    repo = state(hub)["repos"][REPO]
+    titles = [one["title"] for one in repo["commits"].values() if one["parent"]]
+    assert titles.count("Version 1.0.0") == 1 and len(titles) == 2
+    assert "NOTES.md" in repo["commits"][repo["tags"]["v1.0.0"]]["files"]
+
+
+def test_what_a_pack_calls_sensitive_stays_at_home_unless_it_is_named(hub, tmp_path):
+    run = tmp_path / "run"
+    sets = ("--set", "cast.pack=acs")
+    done = simforge("generate", "psoup", "--personas", 6, "--out", run, "--model", "scripted:", *sets)
+    assert done.status == 0, done.err
+    told = simforge("push", run, REPO, "--version", "1.0.0", env=hub.env)
+    assert told.status == 0 and "Left out as sensitive:" in told.out, told.err
+    assert simforge("push", run, REPO, "--version", "1.1.0", "--publish-traits", env=hub.env).status == 0
+    for version in ("1.0.0", "1.1.0"):
+        done = simforge("pull", f"{REPO}@{version}", "--out", tmp_path / version, env=hub.env)
+        assert done.status == 0, done.err
+    kept, whole = (pl.read_parquet(tmp_path / version / "data/personas/*.parquet") for version in ("1.0.0", "1.1.0"))
+    missing = {*whole.columns} - {*kept.columns}
+    assert len(missing) > 3 and {*whole.columns} == {*pl.read_parquet(run / "data/personas/*.parquet").columns}
+    assert all(f"`{column}`" in (tmp_path / "1.0.0/README.md").read_text() for column in missing)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("push", "nowhere", REPO, "--version", "1.0.0"), "nowhere is no finished run"),
+        (("push", "RUN", REPO, "--version", "1.0"), "a version has three numbers, such as 1.2.0, and not '1.0'"),
+        (("push", "RUN", "soup", "--version", "1.0.0"), "is written OWNER/NAME, not 'soup'"),
+        (("push", "RUN", "other/soup", "--version", "1.0.0"), "the Hub refuses other/soup (403"),
+        (("versions", "stub/none"), "the Hub has no dataset stub/none"),
+        (("pull", "stub/none", "--out", "x"), "is written OWNER/NAME@1.2.0"),
+        (("pull", f"{REPO}@9.0.0", "--out", "x"), "there is no version named '9.0.0'"),
+        (("diff", "nowhere", "RUN"), "nowhere is no finished run"),
+    ],
+)
+def test_a_mistake_with_the_hub_is_a_sentence(hub_with, runs, tmp_path, words, sentence):
+    hub = hub_with("--owner", "stub")
+    assert simforge("push", runs[0], REPO, "--version", "1.0.0", env=hub.env).status == 0
+    done = simforge(*(runs[0] if word == "RUN" else word for word in words), cwd=tmp_path, env=hub.env)
+    assert done.status == 2 and sentence in done.err and "Traceback" not in done.err, done.err
+
+
+def test_without_a_token_or_a_hub_the_user_is_told_what_to_do(hub, runs):
+    refused = simforge("push", runs[0], REPO, "--version", "1.0.0", env={**hub.env, "HF_TOKEN": "wrong"})
+    assert refused.status == 2 and "log in with `hf auth login`, or set HF_TOKEN" in refused.err
+
+
+def test_versions_are_ordered_by_their_numbers():
+    assert max(Version.of(one) for one in ("1.9.0", "1.10.0", "0.99.9")).tag == "v1.10.0"
+    assert (
+        is_version("a/b@1.0.0") and is_version("a/b@latest") and not is_version("a/b") and not is_version("s3://a@b/c")
+    )
+    with pytest.raises(UsageError, match=r"three numbers"):
+        Version.of("1.02.0")
+
+
+def test_diff_counts_labels_that_changed_sides(runs, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(runs[0], other, ignore=shutil.ignore_patterns("work"))
+    path = sorted((other / "data/preferences").glob("train-*.parquet"))[0]
+    pairs = pl.read_parquet(path)
+    turned = pairs.head(3).rename({"chosen": "rejected", "rejected": "chosen"}).select(pairs.columns)
+    pl.concat([turned, pairs.slice(3, pairs.height - 4)]).write_parquet(path)
+    told = simforge("diff", runs[0], other)
+    assert told.status == 0, told.err
+    everything = sum(json.loads((runs[0] / "manifest.json").read_text())["counts"]["preferences"].values())
+    assert (
+        f"pairs: {everything - 1} in both, of which 3 are the other way round now; 1 before only, 0 now only"
+        in told.out
+    )
+
+
+def test_tables_are_scanned_and_loaded_from_a_folder_and_a_url(runs):
+    everything = package.scan(runs[0]).collect()
+    assert everything.height == sum(
+        json.loads((runs[0] / "manifest.json").read_text())["counts"]["preferences"].values()
+    )
+    assert package.scan(f"file://{runs[0]}", "personas").collect().height == 12
+    concise = package.load(runs[0], split=None, where="dimension = 'style' AND turn = 0")
+    assert {*concise["dimension"]} == {"style"} and concise.num_rows == everything.filter(dimension="style").height
+    assert concise[0]["chosen"][0]["role"] == "assistant"
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "sentence"),
+    [
+        (lambda run: package.scan(run, "preference"), NotFound, "did you mean 'preferences'"),
+        (lambda run: package.scan(run, split="test"), NotFound, "there is no split named 'test'"),
+        (lambda run: package.scan(run / "work"), SourceError, "is no dataset"),
+        (lambda run: package.load(run, where="dimensoin = 'x'"), UsageError, "the columns are: id, prompt"),
+        (lambda run: package.scan("nowhere://x"), SourceError, "cannot be read"),
+    ],
+)
+def test_what_cannot_be_loaded_is_a_sentence(runs, call, kind, sentence):
+    with pytest.raises(kind, match=sentence):
+        call(runs[0])
