@@ -48,7 +48,7 @@ def render(manifest: dict[str, Any], release: Release | None = None) -> str:
         "checked the labels.",
         "## Loading",
         _block(
-            f"from datasets import load_dataset\n\npairs = load_dataset({source})  # prompt, chosen, rejected: messages\n"
+            f"from datasets import load_dataset\n\npairs = load_dataset({source})  # prompt, chosen, rejected\n"
             f"people = load_dataset({people})"
         ),
         *(["## Changes", _changes(release)] if release else []),

@@ -77,7 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_personas(commands)
     _add_versions(commands)
     show = commands.add_parser("show", help="list or print what the catalogue holds", allow_abbrev=False)
-    show.add_argument("name", nargs="?", help="a kind (personas, generators, pipelines, schemas), KIND/NAME, or guards")
+    show.add_argument(
+        "name", nargs="?", help="a kind (personas, generators, pipelines, schemas), KIND/NAME, guards, or views"
+    )
     show.set_defaults(command=_show)
     copy = commands.add_parser("copy", help="copy a file of the catalogue, to change it", allow_abbrev=False)
     copy.add_argument("name", help="KIND/NAME, for example personas/everyday")
@@ -219,6 +221,20 @@ def _add_versions(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--publish-traits", action="store_true", help="publish what the pack calls sensitive too (default: left out)"
     )
     push.set_defaults(command=_push)
+    validate = commands.add_parser(
+        "validate", help="check files, columns, rows, keys and splits of a dataset's folder", allow_abbrev=False
+    )
+    validate.add_argument("run", type=Path, metavar="DIR", help="a run folder, or what was pulled")
+    validate.set_defaults(command=_validate)
+    export = commands.add_parser("export", help="write a dataset in the form that a trainer reads", allow_abbrev=False)
+    export.add_argument("source", help="a run folder, a URL, or OWNER/NAME@X.Y.Z")
+    export.add_argument("--view", required=True, metavar="NAME", help="the form; `simforge show views` has them all")
+    export.add_argument("--to", type=Path, required=True, metavar="FILE", help="a .parquet, .jsonl or .json file")
+    export.add_argument("--split", default="train", help="train, validation, test_personas or test_prompts")
+    export.add_argument(
+        "--system", action="store_true", help="put the person's wish before each prompt as a system message"
+    )
+    export.set_defaults(command=_export)
     versions = commands.add_parser("versions", help="list the versions of a dataset on the Hub", allow_abbrev=False)
     versions.add_argument("repo", metavar="OWNER/NAME")
     versions.set_defaults(command=_versions)
@@ -369,6 +385,24 @@ def _push(options: argparse.Namespace) -> int:
     return 0
 
 
+def _validate(options: argparse.Namespace) -> int:
+    from simforge import validation
+
+    found = validation.problems(options.run)
+    for problem in found:
+        print(problem)
+    print(f"{options.run}: {len(found)} problems." if found else f"{options.run} is sound.")
+    return int(bool(found))
+
+
+def _export(options: argparse.Namespace) -> int:
+    from simforge import views
+
+    count = views.export(options.source, options.view, options.to, options.split, options.system)
+    print(f"{count:,} rows of {options.source} are in {options.to}, as {options.view}.")
+    return 0
+
+
 def _versions(options: argparse.Namespace) -> int:
     from simforge import hub
 
@@ -500,12 +534,23 @@ def _show(options: argparse.Namespace) -> int:
 
     if options.name == "guards":
         return _show_guards()
+    if options.name == "views":
+        return _show_views()
     if options.name in (None, *KINDS):
         for kind in KINDS if options.name is None else (options.name,):
             for name in catalog.names(kind):
                 print(f"{kind}/{name}")
         return 0
     print(_entry(options.name).text, end="")
+    return 0
+
+
+def _show_views() -> int:
+    from simforge import views
+
+    wide = max(map(len, views.names()))
+    for name in views.names():
+        print(f"{name:{wide}}  {' '.join(views.view(name).__doc__.split('.')[0].split())}")
     return 0
 
 

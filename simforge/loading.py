@@ -9,6 +9,7 @@ A source is a run's folder, a URL that fsspec knows (`s3://bucket/run`), or a ve
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,10 +47,31 @@ def scan(source: str | Path, table: str = "preferences", split: str | None = Non
     return pl.scan_parquet(files)
 
 
+def manifest(source: str | Path) -> dict[str, Any]:
+    """What is known of how a dataset was made. Raises `SourceError`, `HubError`."""
+    import fsspec
+
+    if hub.is_version(str(source)):
+        return hub.located(str(source)).manifest
+    place = f"{str(source).rstrip('/')}/manifest.json"
+    try:
+        with fsspec.open(place, encoding="utf-8") as file:
+            found: dict[str, Any] = json.load(file)
+    except (OSError, ValueError, ImportError):
+        raise SourceError(f"{source} is no dataset: there is no manifest.json in it.") from None
+    return found
+
+
 def load(
-    source: str | Path, table: str = "preferences", split: str | None = "train", where: str | None = None
+    source: str | Path,
+    table: str = "preferences",
+    split: str | None = "train",
+    where: str | None = None,
+    view: str | None = None,
 ) -> datasets.Dataset:
-    """A table as the `datasets` library has it. `where` is an SQL condition over its columns (`label = 'judge'`).
+    """A table as the `datasets` library has it, or a view of the dataset (`view="trl_sft"`).
+
+    `where` is an SQL condition over its columns (`label = 'judge'`).
 
     Raises what `scan` raises, and `UsageError` where the library is missing or the condition is none.
     """
@@ -59,13 +81,18 @@ def load(
         import datasets
     except ImportError:
         raise UsageError("simforge.load gives a datasets.Dataset: install datasets, or use simforge.scan.") from None
-    frame = scan(source, table, split)
+    if view is not None:
+        from simforge import views
+
+        frame = views.rows(source, view, split)
+    else:
+        frame = scan(source, table, split)
+    columns = frame.collect_schema().names()
     if where is not None:
         try:
             frame = frame.filter(pl.sql_expr(where))
             frame.collect_schema()
         except pl.exceptions.PolarsError as problem:
-            columns = list(scan(source, table, split).collect_schema())
             said = str(problem).splitlines()[0]
             raise UsageError(f"where: {where!r} does not fit: {said}; the columns are: {', '.join(columns)}.") from None
     return datasets.Dataset(frame.collect().to_arrow())

@@ -56,7 +56,7 @@ def _of(kind: pa.DataType) -> dict[str, Any]:
     if pa.types.is_list(kind):
         return {"type": "array", "items": _of(kind.value_type)}
     if pa.types.is_struct(kind):
-        return {"type": "object", "properties": {field.name: _of(field.type) for field in kind}}
+        return {"type": ["object", "null"], "properties": {field.name: _of(field.type) for field in kind}}
     if pa.types.is_date(kind):
         return {"type": ["string", "null"], "format": "date"}
     name = {pa.string(): "string", pa.bool_(): "boolean", pa.float64(): "number"}.get(kind, "integer")

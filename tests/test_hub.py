@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import StubHub, simforge
 
 import simforge as package
+from simforge import validation
 from simforge.errors import NotFound, SourceError, UsageError
 from simforge.hub import Version, is_version
 from simforge.identity import file_sha256
@@ -168,6 +171,81 @@ def test_a_mistake_with_the_hub_is_a_sentence(hub_with, runs, tmp_path, words, s
 def test_without_a_token_or_a_hub_the_user_is_told_what_to_do(hub, runs):
     refused = simforge("push", runs[0], REPO, "--version", "1.0.0", env={**hub.env, "HF_TOKEN": "wrong"})
     assert refused.status == 2 and "log in with `hf auth login`, or set HF_TOKEN" in refused.err
+
+
+def spoilt(runs: tuple[Path, Path], to: Path, table: str, change: Any) -> Path:
+    """A copy of a run with another table, of which the manifest knows."""
+    shutil.copytree(runs[0], to, ignore=shutil.ignore_patterns("work"))
+    path = sorted((to / "data" / table).glob("train-*.parquet"))[0]
+    schema = pq.read_schema(path)
+    frame = change(pl.read_parquet(path)).to_arrow()
+    frame = (
+        frame.cast(pa.schema([schema.field(name) for name in frame.schema.names if name in schema.names]))
+        if {*frame.schema.names} <= {*schema.names}
+        else frame
+    )
+    pq.write_table(frame.replace_schema_metadata(schema.metadata), path)
+    manifest = json.loads((to / "manifest.json").read_text())
+    about = {"sha256": file_sha256(path), "bytes": path.stat().st_size, "rows": frame.num_rows}
+    manifest["files"][path.relative_to(to).as_posix()] = about
+    (to / "manifest.json").write_text(json.dumps(manifest))
+    return to
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "sentence"),
+    [
+        ("personas", lambda t: t.tail(t.height - 1), "preferences.persona_id: 1 values are in no row of personas"),
+        ("candidates", lambda t: pl.concat([t, t.head(2)]), "candidates: 2 ids stand in several rows"),
+        ("preferences", lambda t: t.with_columns(rejected="chosen"), "pairs have the same chosen and rejected"),
+        (
+            "preferences",
+            lambda t: t.with_columns(label=pl.lit("taste")),
+            "preferences.label: 'taste' is none of: construction",
+        ),
+        ("preferences", lambda t: t.drop("margin"), "the column 'margin' is missing"),
+        (
+            "preferences",
+            lambda t: t.rename({"margin": "margins"}),
+            "no column 'margins' in preferences; did you mean 'margin'",
+        ),
+        ("dialogues", lambda t: t.with_columns(prompt_id=pl.lit(None, pl.String)), ""),
+    ],
+)
+def test_what_is_wrong_with_a_dataset_is_listed(runs, tmp_path, table, change, sentence):
+    found = validation.problems(spoilt(runs, tmp_path / "run", table, change))
+    assert any(sentence in one for one in found) if sentence else found == [], found
+
+
+def test_a_sound_dataset_is_called_so_and_a_spoilt_file_is_named(runs, tmp_path):
+    for run in runs:
+        done = simforge("validate", run)
+        assert (done.status, done.out.split()[-1]) == (0, "sound."), done.out
+    copy = tmp_path / "copy"
+    shutil.copytree(runs[0], copy)
+    path = next((copy / "data/turns").glob("*.parquet"))
+    path.write_bytes(path.read_bytes()[:-1])
+    (copy / "data/turns/more.parquet").write_bytes(b"")
+    done = simforge("validate", copy)
+    assert done.status == 1 and "another sha256" in done.out and "more.parquet is not in the manifest" in done.out
+    assert simforge("validate", tmp_path).status == 2
+
+
+def test_people_of_two_splits_are_found(runs, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(runs[1], copy, ignore=shutil.ignore_patterns("work"))
+    manifest = json.loads((copy / "manifest.json").read_text())
+    for table in ("preferences", "dialogues"):
+        path = copy / f"data/{table}/train-00000-of-00001.parquet"
+        other = path.with_name("validation-00000-of-00001.parquet")
+        other.unlink(missing_ok=True)
+        pq.write_table(pq.read_table(path).slice(0, 4), other)
+        about = {"sha256": file_sha256(other), "bytes": other.stat().st_size, "rows": 4}
+        manifest["files"][other.relative_to(copy).as_posix()] = about
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    found = validation.problems(copy)
+    assert any("preferences:" in one and "people of validation are in train too" in one for one in found)
+    assert any("preferences: 4 ids stand in several rows" in one for one in found)
 
 
 def test_versions_are_ordered_by_their_numbers():

@@ -1,0 +1,102 @@
+"""Views: a dataset in the form that a trainer, or a published dataset's reader, takes.
+
+    export("OUT", "trl_preference", Path("pairs.jsonl"))
+
+A view is one module here: its docstring says who reads the form and where that is written down, `refuses` says why a
+dataset does not have what it takes, and `frame` makes the rows. It is found by its name: to add one, add a file.
+"""
+
+from __future__ import annotations
+
+import json
+import pkgutil
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from simforge import loading
+from simforge.errors import NotFound, SourceError, UsageError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+WRITTEN = (".parquet", ".jsonl", ".json")
+"Kinds of files; the suffix says which."
+
+
+class View(Protocol):
+    """A module of this package."""
+
+    __doc__: str
+
+    def refuses(self, manifest: dict[str, Any]) -> str | None:
+        """Why the dataset cannot be seen this way, or `None`."""
+        ...
+
+    def frame(self, run: Run) -> pl.LazyFrame:
+        """The rows."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A dataset, wherever it is."""
+
+    source: str
+    split: str | None
+    system: bool
+    "Whether a system message with the person's wish stands before the prompt."
+
+    def table(self, name: str = "preferences") -> pl.LazyFrame:
+        """A table's rows in the split that is exported."""
+        return loading.scan(self.source, name, self.split)
+
+    def pairs(self) -> pl.LazyFrame:
+        """The preferences; with `system`, their prompts begin with the wish in words."""
+        import polars as pl
+
+        pairs = self.table()
+        if not self.system:
+            return pairs
+        wish = pl.concat_list(pl.struct(role=pl.lit("system"), content="system"))
+        return pairs.with_columns(prompt=wish.list.concat("prompt"))
+
+
+def names() -> list[str]:
+    """All views."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def view(name: str) -> View:
+    """A view by its name. Raises `NotFound`."""
+    if name not in names():
+        raise NotFound("view", name, names())
+    return cast(View, import_module(f"{__name__}.{name}"))
+
+
+def rows(source: str | Path, name: str, split: str | None = "train", system: bool = False) -> pl.LazyFrame:
+    """A dataset's rows as a view has them. Raises `NotFound`, `UsageError` where the dataset does not have what the
+    view takes, and what `loading.scan` raises."""
+    found, manifest = view(name), loading.manifest(source)
+    reason = found.refuses(manifest)
+    if reason is not None:
+        raise UsageError(f"{source} cannot be seen as {name}: {reason}")
+    return found.frame(Run(str(source), split, system))
+
+
+def export(source: str | Path, name: str, to: Path, split: str | None = "train", system: bool = False) -> int:
+    """Write a view to a file; gives its rows. Raises what `rows` raises, and `UsageError` for another kind of file."""
+    if to.suffix not in WRITTEN:
+        raise UsageError(f"{to}: a view is written as {', '.join(WRITTEN)}.")
+    frame = rows(source, name, split, system).collect(engine="streaming")
+    if not frame.height:
+        raise SourceError(f"{source} has nothing to show as {name}{f' in the split {split}' if split else ''}.")
+    to.parent.mkdir(parents=True, exist_ok=True)
+    if to.suffix == ".parquet":
+        frame.write_parquet(to)
+    elif to.suffix == ".jsonl":
+        frame.write_ndjson(to)
+    else:
+        to.write_text(json.dumps(frame.to_dicts(), ensure_ascii=False, indent=1), encoding="utf-8")
+    return frame.height
