@@ -113,7 +113,7 @@ def test_axolotl_reads_one_message_of_each_side(run, tmp_path):
         )
 
 
-@pytest.mark.parametrize("name", views.names())
+@pytest.mark.parametrize("name", sorted({*views.names()} - {"dsp", "personalllm"}))
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 def test_datasets_reads_every_views_file(run, tmp_path, name, suffix):
     import datasets
@@ -147,3 +147,48 @@ def test_what_cannot_be_exported_is_a_sentence(run, tmp_path):
     assert "the recipe has none" in views.view("trl_reward").refuses(manifest)
     done = simforge("export", tmp_path, "--view", "hh", "--to", tmp_path / "x.jsonl")
     assert done.status == 2 and "is no dataset: there is no manifest.json in it" in done.err
+
+
+def test_dsps_answers_stand_under_their_walk_of_life(tmp_path):
+    out = tmp_path / "run"
+    done = simforge("generate", "dsp", "--personas", 8, "--out", out, "--model", "scripted:")
+    assert done.status == 0, done.err
+    answers = pl.read_parquet(out / "data/candidates/*.parquet")
+    dialogues = pl.read_parquet(out / "data/dialogues/*.parquet").select("id", "persona_id")
+    people = {row["id"]: row["profile"] for row in pl.read_parquet(out / "data/personas/*.parquet").to_dicts()}
+    owner = dict(dialogues.iter_rows())
+    own = {}
+    for row in answers.filter(condition="own").to_dicts():
+        profile = people[owner[row["dialogue_id"]]]
+        domain = next(name for name, value in zip(profile["names"], profile["values"], strict=True) if value)
+        own[row["prefix"][-1]["content"], domain] = row["text"]
+    plain = {row["prefix"][-1]["content"]: row["text"] for row in answers.filter(condition="plain").to_dicts()}
+    rows = views.rows(out, "dsp", split=None).collect().to_dicts()
+    assert len(rows) == 2  # two groups of four people
+    for row in rows:
+        assert {*row["responses"]} == {"academy", "business", "entertainment", "literature", "normal"}
+        assert row["responses"]["normal"] == plain[row["query"]]
+    assert all(
+        next(r for r in rows if r["query"] == query)["responses"][domain] == text
+        for (query, domain), text in own.items()
+    )
+
+
+def test_personalllms_answers_stand_once_with_their_scores(tmp_path):
+    out = tmp_path / "run"
+    done = simforge("generate", "personalllm", "--personas", 10, "--out", out, "--model", "scripted:")
+    assert done.status == 0, done.err
+    rows = views.rows(out, "personalllm", split=None).collect().to_dicts()
+    answers = pl.read_parquet(out / "data/candidates/*.parquet")
+    assert len(rows) == answers.select(pl.col("prefix").list.last().struct.field("content")).n_unique()
+    scores = {row["text"]: {one["name"]: one["value"] for one in row["scores"]} for row in answers.to_dicts()}
+    for row in rows:
+        for number in range(1, 9):
+            own = scores[row[f"response_{number}"]]
+            assert own == {name: row[f"response_{number}_{name}"] for name in own} and len(own) == 6
+
+
+@pytest.mark.parametrize("name", ["dsp", "personalllm"])
+def test_a_published_form_refuses_a_dataset_of_another_kind(run, name):
+    with pytest.raises(UsageError, match=f"cannot be seen as {name}: it"):
+        views.rows(run, name)
