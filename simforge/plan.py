@@ -1,7 +1,8 @@
 """The plan: which scenarios a run plays.
 
 A pure function of recipe, cast, prompts and seed, whatever plays it. Scenarios are made when they are asked for, a
-shard at a time, so a plan of a million costs nothing to hold.
+shard at a time, so a plan of a million costs nothing to hold. A person's dialogue is the same in a larger cast; who
+else judges it is not.
 
 With shared prompts, people come in groups that get the same ones: with mirrored profiles personas 2k and 2k+1, who want
 opposite things, are in one group, so every prompt goes to people who disagree. Their audiences, who judge the same

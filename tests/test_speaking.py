@@ -7,9 +7,9 @@ import asyncio
 import pytest
 from conftest import simforge
 
-from simforge import config, generators, judging, judgments, measures, models, pairing, preferences
+from simforge import config, generators, judgments, measures, models, pairing, preferences
 from simforge.candidates import flaw
-from simforge.config import Filters, Judge
+from simforge.config import Filters
 from simforge.dialogue import play
 from simforge.errors import RecipeError
 from simforge.ledger import Ledger
@@ -273,9 +273,8 @@ def test_a_judge_without_information_decides_nothing(tmp_path, script, outcome):
 
 
 def test_a_judged_share_is_a_share():
-    settings = Judge(share=0.3)
     comparisons = [Comparison((), candidate(str(i), sample=i), candidate("x"), None) for i in range(2_000)]
-    assert 0.25 < sum(judging.is_judged(one, settings, seed=0) for one in comparisons) / 2_000 < 0.35
+    assert 0.25 < sum(judgments.drawn(0, "judged", one) < 0.3 for one in comparisons) / 2_000 < 0.35
 
 
 def test_one_failed_call_does_not_take_a_shared_reply_from_others(tmp_path):
