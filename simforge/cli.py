@@ -311,13 +311,14 @@ def _generate(options: argparse.Namespace) -> int:
 
 
 def _shown() -> Display:
-    """The progress of a run, with the log between its lines; SIGTERM stops it as Ctrl-C does."""
+    """The progress of a run, with the log between its lines. SIGTERM stops it as Ctrl-C does, through asyncio: an
+    exception raised wherever the process happens to be is lost in a finalizer, and asyncio runs one for each task."""
     from simforge.display import Display
 
     display = Display()
     logging.basicConfig(handlers=[display.log()], level=logging.WARNING)
     logging.getLogger("simforge").setLevel(logging.INFO)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     return display
 
 
@@ -550,7 +551,8 @@ def _show_views() -> int:
 
     wide = max(map(len, views.names()))
     for name in views.names():
-        print(f"{name:{wide}}  {' '.join(views.view(name).__doc__.split('.')[0].split())}")
+        about = re.split(r":\s|, what | \(|\.\s", " ".join(views.view(name).__doc__.split()))[0]
+        print(f"{name:{wide}}  {about}")
     return 0
 
 

@@ -118,6 +118,11 @@ class Generator:
         settings = self.front.sampling
         return Sampling(settings.temperature, settings.top_p, settings.max_tokens, tuple(settings.stop))
 
+    def reads(self, variable: str) -> bool:
+        """Whether any of its templates uses a variable."""
+        templates = (*(section.template for section in self.sections), self.heard, self.again or "")
+        return any(variable in variables_of(template) for template in templates)
+
     def messages(
         self,
         variables: Mapping[str, Any],
@@ -160,8 +165,7 @@ class Generator:
         needed = {"user": ("dialogue",), "assistant": ("dialogue",)}.get(self.front.role, ())
         kinds = [section.kind for section in self.sections]
         mistakes += [Mistake(self.label, None, "", f"needs a section @{kind}") for kind in needed if kind not in kinds]
-        text = "".join(section.template for section in self.sections) + self.heard
-        if self.front.role == "assistant" and "steering" in variables and "steering" not in text:
+        if self.front.role == "assistant" and "steering" in variables and not self.reads("steering"):
             mistakes.append(
                 Mistake(self.label, None, "", "never uses {{ steering }}: all conditions would answer alike")
             )

@@ -17,11 +17,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from simforge.config import Judge
-from simforge.generators import Generator, variables_of
+from simforge.generators import Generator
 from simforge.identity import digest, rng
 from simforge.judgments import Seat, by_model, by_rating, drawn, identity_of, of_panel, weighted
 from simforge.measures import MEASURES
 from simforge.preferences import Space
+from simforge.reliability import DARK
 from simforge.roles import Calls, at_once
 from simforge.script import Script
 from simforge.types import (
@@ -53,9 +54,6 @@ from simforge.verdicts import (
 
 ANYBODY = "good"
 "What somebody likes of whom nothing is known, as it completes 'likes answers that are ...'."
-
-DARK = (Told.nobody, Told.stranger, Told.trait)
-"What a judge is told where it is tested."
 
 T = TypeVar("T")
 
@@ -141,10 +139,9 @@ class Bench:
 
     def _dark(self) -> list[Told]:
         """What a judge can be told in the dark: without a stranger, or a trait that its generator shows, not that."""
-        text = " ".join(section.template for section in self.generator.sections)
         missing = {
             Told.stranger: self.scenario.stranger is None,
-            Told.trait: not self.scenario.least or "persona" not in variables_of(text),
+            Told.trait: not self.scenario.least or not self.generator.reads("persona"),
         }
         return [told for told in DARK if not missing.get(told)]
 
@@ -231,8 +228,8 @@ class Bench:
 
     def _question(self, comparison: Comparison, view: View) -> str:
         """Digest of what is asked of a comparison, whatever the order."""
-        shows = "persona" in variables_of(" ".join(section.template for section in self.generator.sections))
-        told = [view.wants(self.script.space, comparison.dimension), view.text if shows else ""]
+        shown = view.text if self.generator.reads("persona") else ""
+        told = [view.wants(self.script.space, comparison.dimension), shown]
         texts = sorted((comparison.a.text, comparison.b.text))
         return digest([[message.as_dict() for message in self.prefix], *texts, *told])
 

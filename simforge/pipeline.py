@@ -13,7 +13,6 @@ import contextlib
 import json
 import logging
 import os
-import re
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, replace
@@ -491,7 +490,6 @@ def _wished_in_vain(script: Script) -> list[Mistake]:
 def _unread(script: Script) -> list[Mistake]:
     """What the recipe sets and the user's generator never reads: it would be in the data and not in the dialogues."""
     dialogue, user = script.recipe.dialogue, script.user
-    text = " ".join([*(section.template for section in user.sections), user.heard])
     set_and_read = {
         "knowledge": (bool(dialogue.knowledge), "knowledge"),
         "writing": (script.writing is not None, "words"),
@@ -502,7 +500,7 @@ def _unread(script: Script) -> list[Mistake]:
     return [
         Mistake(user.label, None, "", f"dialogue.{key} is set, and this generator never uses {{{{ {variable} }}}}")
         for key, (given, variable) in set_and_read.items()
-        if given and not re.search(rf"\b{variable}\b", text)
+        if given and not user.reads(variable)
     ]
 
 

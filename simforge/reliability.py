@@ -19,7 +19,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from simforge.types import Told
+from simforge.judgments import SOFT, VOTES
+from simforge.types import Outcome, Told
 
 ENOUGH = 100
 "Questions in both orders from which a judge's noise is estimated; fewer say too little."
@@ -29,10 +30,8 @@ TINY = 1e-3
 "Share of errors below which none is believed in."
 Z = 1.96
 "Standard errors of a 95 % interval."
-FIRST = {"first": 1.0, "tie": 0.5, "second": 0.0}
-"What a verdict says of the answer that stands first."
-MARKS = {"a": 1.0, "tie": 0.5, "inconsistent": 0.5, "b": 0.0}
-"What an outcome says of `a`."
+SURE = 3.29
+"Standard errors by which a judge must beat chance before it is said to inform: luck does so once in two thousand runs."
 DARK = {Told.nobody: "nothing of the person", Told.stranger: "of a stranger", Told.trait: "the least telling trait"}
 "What a judge was told where it was tested, in words."
 Row = Mapping[str, Any]
@@ -60,8 +59,7 @@ class Noise(NamedTuple):
         both_first = decided.get(("first", "first"), 0) / total
         both_second = decided.get(("second", "second"), 0) / total
         middle = (1 + both_first - both_second) / 2
-        agreement = agreeing(decided)
-        if agreement["corrected"]["interval"][0] <= 0:
+        if not agreeing(decided)["corrected"]["sure"]:
             return cls(middle, middle)
         spread = math.sqrt(max(0.0, middle * middle - both_first))
         return cls(min(1.0, middle + spread), max(0.0, middle - spread))
@@ -92,7 +90,8 @@ def agreeing(counts: Counts) -> dict[str, Any]:
     chance = 2 * share.get("first", 0.0) * share.get("second", 0.0) + share.get("tie", 0.0) ** 2
     agreement = wilson(same, of)
     kappas = [(one - chance) / (1 - chance) if chance < 1 else 0.0 for one in (same / of, *agreement["interval"])]
-    return {"agreement": agreement, "chance": chance, "corrected": {"kappa": kappas[0], "interval": kappas[1:]}}
+    corrected = {"kappa": kappas[0], "interval": kappas[1:], "sure": wilson(same, of, SURE)["interval"][0] > chance}
+    return {"agreement": agreement, "chance": chance, "corrected": corrected}
 
 
 def calibrated(judgment: Row, members: Sequence[Row], noise: Mapping[str, Noise]) -> float | None:
@@ -132,9 +131,9 @@ class Record:
             if one["method"] == "weighted":
                 continue
             self._judges[one["role"]].add(one, constructed.get(_compared(one)))
-            if one["outcome"] in MARKS:
+            if one["outcome"] in SOFT:
                 # `a` is mostly the own-steered answer: turned by their ids, which mean nothing, both are as common.
-                mark = MARKS[one["outcome"]]
+                mark = SOFT[one["outcome"]]
                 marks = self._panel.setdefault(one["question"], {})
                 marks[one["role"]] = mark if one["a"] < one["b"] else 1 - mark
         for one in rows:
@@ -199,9 +198,9 @@ class _Judge:
             self._constructed = [self._constructed[0] + (one["outcome"] == constructed), self._constructed[1] + 1]
         ab, ba = one["verdict_ab"], one["verdict_ba"]
         for word, p in ((ab, one["p_ab"]), (ba, one["p_ba"])):
-            if word in FIRST:
-                self._first = [self._first[0] + (FIRST[word] if p is None else p), self._first[1] + 1]
-        if ab in FIRST and ba in FIRST:
+            if word in VOTES:
+                self._first = [self._first[0] + (VOTES[word] if p is None else p), self._first[1] + 1]
+        if ab in VOTES and ba in VOTES:
             self.verdicts[ab, ba] += 1
             if one["p_ab"] is not None and one["p_ba"] is not None:
                 self._graded.add(one["p_ab"], 1 - one["p_ba"])
@@ -212,7 +211,7 @@ class _Judge:
             "judgments": self._judgments,
             "questions": len(self._seen),
             "both_orders": self.verdicts.total(),
-            "outcomes": {name: self._outcomes[name] for name in (*MARKS, "unreadable") if self._outcomes[name]},
+            "outcomes": {name.value: self._outcomes[name] for name in Outcome if self._outcomes[name]},
             "repaired": self._repaired,
         }
         if self._first[1]:
@@ -247,18 +246,18 @@ class _Correlation:
         spread = (self.xx - self.x**2 / n) * (self.yy - self.y**2 / n)
         r = 0.0 if spread < 1e-12 else (self.xy - self.x * self.y / n) / math.sqrt(spread)
         if n < 4:
-            return {"r": r, "n": n, "interval": [-1.0, 1.0]}
-        middle, half = math.atanh(min(max(r, -0.999999), 0.999999)), Z / math.sqrt(n - 3)
-        return {"r": r, "n": n, "interval": [math.tanh(middle - half), math.tanh(middle + half)]}
+            return {"r": r, "n": n, "interval": [-1.0, 1.0], "sure": False}
+        middle, error = math.atanh(min(max(r, -0.999999), 0.999999)), 1 / math.sqrt(n - 3)
+        interval = [math.tanh(middle - Z * error), math.tanh(middle + Z * error)]
+        return {"r": r, "n": n, "interval": interval, "sure": middle > SURE * error}
 
 
 def informs(about: Mapping[str, Any]) -> bool | None:
-    """Whether a judge's orders agree more than chance would have them, in words or in probabilities; `None` where it
-    was not asked in both, or too seldom to tell."""
+    """Whether a judge's orders agree well beyond chance, in words or in probabilities; `None` where it was not asked in
+    both, or too seldom to tell."""
     if about["both_orders"] < TELLING:
         return None
-    graded = about.get("correlation")
-    return about["corrected"]["interval"][0] > 0 or bool(graded and graded["interval"][0] > 0)
+    return bool(about["corrected"]["sure"] or about.get("correlation", {}).get("sure"))
 
 
 def said_of(judge: str, about: Mapping[str, Any]) -> str:
@@ -296,11 +295,11 @@ def _compared(one: Row) -> tuple[Any, ...]:
     return (one["a"], one["b"], one["dimension"], one["persona_id"])
 
 
-def wilson(times: float, of: float) -> dict[str, Any]:
-    """A share with its 95 % Wilson interval; `times` may be a sum of probabilities."""
+def wilson(times: float, of: float, errors: float = Z) -> dict[str, Any]:
+    """A share with its Wilson interval, of 95 % unless told otherwise; `times` may be a sum of probabilities."""
     if not of:
         return {"share": 0.0, "n": 0, "interval": [0.0, 1.0]}
-    share, z2 = times / of, Z * Z
+    share, z2 = times / of, errors * errors
     middle = (share + z2 / (2 * of)) / (1 + z2 / of)
-    half = Z * math.sqrt(share * (1 - share) / of + z2 / (4 * of * of)) / (1 + z2 / of)
+    half = errors * math.sqrt(share * (1 - share) / of + z2 / (4 * of * of)) / (1 + z2 / of)
     return {"share": share, "n": of, "interval": [max(0.0, middle - half), min(1.0, middle + half)]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 
 from simforge.errors import CallFailed
@@ -31,6 +32,19 @@ def dies_midway(request: ChatRequest) -> str | ChatReply:
     answer = counting(request)
     if len(Path(os.environ["CALLS"]).read_text().splitlines()) == int(os.environ["DIE_AT"]):
         os._exit(9)
+    return answer
+
+
+class _Stopped:
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+
+def stopped_in_a_finalizer(request: ChatRequest) -> str | ChatReply:
+    """The process is told to end while Python cannot raise anything: in a finalizer, where exceptions are lost."""
+    answer = counting(request)
+    if len(Path(os.environ["CALLS"]).read_text().splitlines()) == 100:
+        _Stopped()
     return answer
 
 

@@ -206,7 +206,7 @@ def test_luck_is_not_taken_for_knowledge_by_however_many_seeds():
         verdicts = [("first" if source.random() < 0.7 else "second") for _ in range(2 * 200)]
         noise = reliability.Noise.of(Counter(zip(verdicts[::2], verdicts[1::2], strict=True)))
         sure.append(abs(noise.log_odds("first", "second")) > 0)
-    assert sum(sure) / 300 < 0.06  # the interval of 95 % has two sides, and one of them is luck
+    assert sum(sure) <= 1  # luck goes so far once in two thousand
 
 
 def test_a_panel_decides_by_more_than_half_and_else_not_at_all():
@@ -296,7 +296,7 @@ def test_reasons_and_certainty_are_kept_and_a_label_can_be_asked_to_be_certain(t
     assert {*said} == {("Because of <b>this</b>.", ""), ("", "Because of <b>this</b>.")}
 
 
-def test_a_ranking_judges_all_answers_of_a_turn_in_two_calls(tmp_path, monkeypatch):
+def test_a_ranking_judges_all_answers_of_a_turn_in_two_calls(tmp_path):
     arms = (
         "candidates.conditions=[plain, own, opposite]",
         "candidates.contrast=whole",

@@ -99,6 +99,13 @@ def test_ctrl_c_keeps_what_was_answered_says_how_to_go_on_and_the_command_goes_o
     assert {path: path.stat().st_mtime_ns for path in marks} == marks
 
 
+def test_being_told_to_end_is_heard_at_any_moment(tmp_path):
+    command = ("generate", "psoup", "--personas", 2000, "--model", "scripted:scripts:stopped_in_a_finalizer")
+    done = simforge(*command, "--out", tmp_path / "out", env={"CALLS": str(tmp_path / "calls")})
+    assert (done.status, "Go on with" in done.err) == (130, True)
+    assert "Traceback" not in done.err
+
+
 def test_a_finished_run_is_not_played_again(scripted_run):
     before = (scripted_run / "manifest.json").stat().st_mtime_ns
     done = generate(scripted_run)

@@ -2,8 +2,9 @@
 
     export("OUT", "trl_preference", Path("pairs.jsonl"))
 
-A view is one module here: its docstring says who reads the form and where that is written down, `refuses` says why a
-dataset does not have what it takes, and `frame` makes the rows. It is found by its name: to add one, add a file.
+A view is one module here: its docstring says who reads the form and where that is written down, `frame` makes the
+rows, and `refuses`, where it has one, says why a dataset does not have what it takes. It is found by its name: to add
+one, add a file.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import pkgutil
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from simforge import loading
 from simforge.errors import NotFound, SourceError, UsageError
@@ -29,10 +30,6 @@ class View(Protocol):
     """A module of this package."""
 
     __doc__: str
-
-    def refuses(self, manifest: dict[str, Any]) -> str | None:
-        """Why the dataset cannot be seen this way, or `None`."""
-        ...
 
     def frame(self, run: Run) -> pl.LazyFrame:
         """The rows."""
@@ -79,7 +76,8 @@ def rows(source: str | Path, name: str, split: str | None = "train", system: boo
     """A dataset's rows as a view has them. Raises `NotFound`, `UsageError` where the dataset does not have what the
     view takes, and what `loading.scan` raises."""
     found, manifest = view(name), loading.manifest(source)
-    reason = found.refuses(manifest)
+    refuses = getattr(found, "refuses", None)
+    reason = refuses(manifest) if refuses else None
     if reason is not None:
         raise UsageError(f"{source} cannot be seen as {name}: {reason}")
     return found.frame(Run(str(source), split, system))

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from simforge.views import Run
@@ -15,10 +15,6 @@ if TYPE_CHECKING:
 import polars as pl
 
 NAMES = {"user": "human", "assistant": "gpt"}
-
-
-def refuses(manifest: dict[str, Any]) -> str | None:
-    return None
 
 
 def frame(run: Run) -> pl.LazyFrame:

@@ -4,16 +4,12 @@ handed: who asks, and what they want in words (TRL, Dataset formats and types).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import polars as pl
 
     from simforge.views import Run
-
-
-def refuses(manifest: dict[str, Any]) -> str | None:
-    return None
 
 
 def frame(run: Run) -> pl.LazyFrame:

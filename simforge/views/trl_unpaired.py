@@ -4,16 +4,12 @@ good (TRL, Dataset formats and types). An answer that several pairs share stands
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from simforge.views import Run
 
 import polars as pl
-
-
-def refuses(manifest: dict[str, Any]) -> str | None:
-    return None
 
 
 def frame(run: Run) -> pl.LazyFrame:
