@@ -10,19 +10,25 @@ A source is a run's folder, a URL that fsspec knows (`s3://bucket/run`), or a ve
 from __future__ import annotations
 
 import json
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simforge import hub
+from simforge import __version__, hub
 from simforge.errors import NotFound, SourceError, UsageError, nearest
+from simforge.identity import digest
 from simforge.records import TABLES
 
 if TYPE_CHECKING:
     import datasets
     import polars as pl
+    import pyarrow as pa
 
 SPLITS = ("train", "validation", "test_personas", "test_prompts")
 "Who and what is held out: nobody; people, while tuning; people; prompts."
+BATCH = 5_000
+"Rows read at a time where not all of them are held."
 
 
 def scan(source: str | Path, table: str = "preferences", split: str | None = None) -> pl.LazyFrame:
@@ -68,34 +74,93 @@ def load(
     split: str | None = "train",
     where: str | None = None,
     view: str | None = None,
-) -> datasets.Dataset:
+    streaming: bool = False,
+) -> datasets.Dataset | datasets.IterableDataset:
     """A table as the `datasets` library has it, or a view of the dataset (`view="trl_sft"`).
 
-    `where` is an SQL condition over its columns (`label = 'judge'`).
+    `where` is an SQL condition over its columns (`label = 'judge'`). The rows are mapped from a file in that library's
+    cache, which is made once; with `streaming` they are read as they are asked for and no file is made.
 
     Raises what `scan` raises, and `UsageError` where the library is missing or the condition is none.
     """
-    import polars as pl
-
     try:
         import datasets
     except ImportError:
         raise UsageError("simforge.load gives a datasets.Dataset: install datasets, or use simforge.scan.") from None
+    frame = _chosen(source, table, split, where, view)
+    schema = _usual(frame.limit(0).collect().to_arrow().schema)
+    if streaming:
+        features = datasets.Features.from_arrow_schema(schema)
+        return datasets.IterableDataset.from_generator(_rows, features=features, gen_kwargs={"frame": frame})
+    wanted = [_content(source), table, split, where, view, __version__]
+    path = Path(datasets.config.HF_DATASETS_CACHE) / "simforge" / f"{digest(wanted)}.arrow"
+    if not path.is_file():
+        _keep(frame, schema, path)
+    return datasets.Dataset.from_file(str(path))
+
+
+def _chosen(source: str | Path, table: str, split: str | None, where: str | None, view: str | None) -> pl.LazyFrame:
+    import polars as pl
+
     if view is not None:
         from simforge import views
 
         frame = views.rows(source, view, split)
     else:
         frame = scan(source, table, split)
+    if where is None:
+        return frame
     columns = frame.collect_schema().names()
-    if where is not None:
-        try:
-            frame = frame.filter(pl.sql_expr(where))
-            frame.collect_schema()
-        except pl.exceptions.PolarsError as problem:
-            said = str(problem).splitlines()[0]
-            raise UsageError(f"where: {where!r} does not fit: {said}; the columns are: {', '.join(columns)}.") from None
-    return datasets.Dataset(frame.collect().to_arrow())
+    try:
+        frame = frame.filter(pl.sql_expr(where))
+        frame.collect_schema()
+    except pl.exceptions.PolarsError as problem:
+        said = str(problem).splitlines()[0]
+        raise UsageError(f"where: {where!r} does not fit: {said}; the columns are: {', '.join(columns)}.") from None
+    return frame
+
+
+def _rows(frame: pl.LazyFrame) -> Iterator[dict[str, Any]]:
+    for batch in frame.collect_batches(chunk_size=BATCH, lazy=True, engine="streaming"):
+        yield from batch.iter_rows(named=True)
+
+
+def _keep(frame: pl.LazyFrame, schema: pa.Schema, path: Path) -> None:
+    """Write rows as the stream of Arrow batches that `datasets` maps, whole or not at all."""
+    import pyarrow as pa
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        made = Path(scratch) / path.name
+        with pa.OSFile(str(made), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+            for batch in frame.collect_batches(chunk_size=BATCH, lazy=True, engine="streaming"):
+                writer.write_table(batch.to_arrow().cast(schema))
+        made.replace(path)
+
+
+def _content(source: str | Path) -> Any:
+    """What decides the rows of a source: its files by digest, and where they are at hand, when they were written."""
+    found = manifest(source)
+    local = not (hub.is_version(str(source)) or "://" in str(source))
+    times = [(Path(source) / name).stat().st_mtime_ns for name in found["files"]] if local else []
+    return [found["digest"], {name: about["sha256"] for name, about in found["files"].items()}, times]
+
+
+def _usual(schema: pa.Schema) -> pa.Schema:
+    """A schema of polars with the types that Parquet files are read with."""
+    import pyarrow as pa
+
+    return pa.schema([field.with_type(_plain(field.type)) for field in schema])
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    import pyarrow as pa
+
+    if pa.types.is_large_list(kind) or pa.types.is_list(kind):
+        return pa.list_(_plain(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([(field.name, _plain(field.type)) for field in kind])
+    return pa.string() if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) else kind
 
 
 def _at_url(source: str, table: str, pattern: str, split: str | None) -> pl.LazyFrame:

@@ -12,10 +12,13 @@ answers from their own sides, are drawn apart, and only from people of the same 
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
+from simforge import clusters
 from simforge.config import Recipe, Splits
 from simforge.identity import cycled, digest, rng
 from simforge.personas import Cast, persona_id
@@ -30,12 +33,12 @@ STEERED = frozenset({Condition.own, Condition.opposite, Condition.stranger, Cond
 "Conditions that speak of one dimension, where the recipe contrasts dimensions."
 
 
-def held_out(splits: Splits, seed: int, group: int) -> str:
-    """The split that a group of people is in, whatever their prompts."""
-    drawn = rng(seed, "split/persona", str(group)).random()
-    if drawn < splits.test_personas:
+def drawn(splits: Splits, seed: int, group: int) -> str:
+    """The split that a group of people is drawn into."""
+    share = rng(seed, "split/persona", str(group)).random()
+    if share < splits.test_personas:
         return "test_personas"
-    return "validation" if drawn < splits.test_personas + splits.validation else "train"
+    return "validation" if share < splits.test_personas + splits.validation else "train"
 
 
 @dataclass(frozen=True)
@@ -147,10 +150,10 @@ class Plan:
         size, source, own = self.recipe.prompts.people, rng(self.seed, "stranger", key), self.profiles[person]
         first = self.group(person) * size
         pool = range(first, min(first + size, len(self.cast))) if size > 2 and self.prompts else range(len(self.cast))
-        held = self._held(person)
+        held = self.held(person)
         for _ in range(LOOKS):
             other = pool[source.randrange(len(pool))]
-            if self._held(other) == held and self.profiles[other].values != own.values:
+            if self.held(other) == held and self.profiles[other].values != own.values:
                 return self.persona(other)
         if all(arm.condition != Condition.stranger for arm in self.recipe.candidates.everyone):
             return None
@@ -165,26 +168,75 @@ class Plan:
         if judge is None or judge.audience == 1:
             return ()
         own, source = self.group(person), rng(self.seed, "audience", f"{person}/{number}")
-        place, held = range(person % size, len(self.cast), size), self._held(person)
+        place, held = range(person % size, len(self.cast), size), self.held(person)
         found: list[int] = []
         for wanted in range(judge.audience - 1):
             drawn = (place[source.randrange(len(place))] for _ in range(LOOKS))
-            free = (one for one in drawn if self.group(one) != own and one not in found and self._held(one) == held)
+            free = (one for one in drawn if self.group(one) != own and one not in found and self.held(one) == held)
             several = list(itertools.islice(free, AMONG if wanted < judge.audience // 2 else 1))
             if not several:
                 break
             found.append(max(several, key=lambda other: self.profiles.distance(person, other)))
         return tuple(self.persona(other) for other in found)
 
-    def _held(self, person: int) -> str:
-        group = self.group(person)
-        if group not in self._splits:
-            self._splits[group] = held_out(self.recipe.splits, self.seed, group)
-        return self._splits[group]
+    def held(self, person: int) -> str:
+        """The split that a person is in, whatever the prompts. Who is nearly the same as somebody is where they are,
+        and groups are not parted; a cluster of more people than are to be held out stays in `train`."""
+        splits, group = self.recipe.splits, self._cluster[self.group(person)]
+        found = drawn(splits, self.seed, group)
+        most = max(self.recipe.prompts.people, len(self.cast) * float(getattr(splits, found, 1)))
+        return found if self._sizes[group] <= most else "train"
+
+    def split(self, person: int, prompt_id: str | None) -> str:
+        """The split of a dialogue, by its person first and its prompt second. Prompts that are nearly the same are held
+        out together, unless they are more than are to be held out."""
+        held, share = self.held(person), self.recipe.splits.test_prompts
+        if held == "test_personas" or prompt_id is None or not share:
+            return held
+        first, size = self._alike[prompt_id]
+        taken = size <= max(1, share * len(self.prompts)) and rng(self.seed, "split/prompt", first).random() < share
+        return "test_prompts" if taken else held
 
     @cached_property
-    def _splits(self) -> dict[int, str]:
-        return {}
+    def clustered(self) -> dict[str, dict[str, int]]:
+        """How many people and prompts there are, in how many clusters of what is held out together, and the most in
+        one; nothing of what nobody is held out by."""
+        found = {}
+        if self._people_apart:
+            found["personas"] = _told(len(self.cast), self._sizes)
+        if self._prompts_apart:
+            found["prompts"] = _told(len(self.prompts), Counter(first for first, _ in self._alike.values()))
+        return found
+
+    @property
+    def _people_apart(self) -> bool:
+        return self.recipe.splits.validation + self.recipe.splits.test_personas > 0 and len(self.cast) > 0
+
+    @property
+    def _prompts_apart(self) -> bool:
+        return self.recipe.splits.test_prompts > 0 and len(self.prompts) > 0
+
+    @cached_property
+    def _cluster(self) -> list[int]:
+        """For each group of people the first one of those that it is held out with."""
+        groups = [self.group(person) for person in range(len(self.cast))]
+        if not self._people_apart:
+            return list(range(len(self.cast)))
+        links = zip(groups, (groups[first] for first in clusters.of_people(self.cast)), strict=True)
+        return clusters.linked(groups[-1] + 1, links)
+
+    @cached_property
+    def _sizes(self) -> Counter[int]:
+        """People in each cluster."""
+        return Counter(self._cluster[self.group(person)] for person in range(len(self.cast)))
+
+    @cached_property
+    def _alike(self) -> dict[str, tuple[str, int]]:
+        """Of each prompt the first one that it is held out with, and how many there are."""
+        firsts = clusters.of_prompts(prompt.text for prompt in self.prompts)
+        sizes = Counter(firsts)
+        together = zip(self.prompts, firsts, strict=True)
+        return {prompt.id: (self.prompts[first].id, sizes[first]) for prompt, first in together}
 
     @cached_property
     def _least(self) -> list[str]:
@@ -209,3 +261,7 @@ class Plan:
             return None
         place = self.group(person) * self.recipe.prompts.per_persona + number
         return cycled(self.prompts, place, self.seed, "prompts")
+
+
+def _told(count: int, sizes: Counter[Any]) -> dict[str, int]:
+    return {"n": count, "clusters": len(sizes), "largest": max(sizes.values())}

@@ -15,7 +15,7 @@ import json
 import platform
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,17 +26,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from simforge import __version__, card, catalog, fidelity, personas, records, reliability, selection
-from simforge.config import Splits
 from simforge.duplicates import Duplicates
 from simforge.errors import RunFolderError
-from simforge.identity import digest, file_sha256, rng
+from simforge.identity import digest, file_sha256
 from simforge.ledger import is_url
-from simforge.plan import Plan, held_out
+from simforge.plan import Plan
 from simforge.shards import ShardDone, Tally
 from simforge.types import Role, Usage
 
 ROW_GROUP = 5_000
 "Rows in a row group; the same whatever the shards were, so that it cannot show in the bytes."
+FILE_BYTES = 500_000_000
+"A file is ended with the row group that takes it beyond nine tenths of this: files are fetched whole, and again."
 LEDGER = "ledger.at"
 "File in the work folder that says where the ledger is, if it is not there."
 PEOPLE_AT_ONCE = 1_000
@@ -184,15 +185,6 @@ def seal(folder: RunFolder, plan: Plan, models: Mapping[Role, Mapping[str, str]]
     return manifest
 
 
-def split_of(splits: Splits, seed: int, group: int, prompt_id: str | None) -> str:
-    """The split of a dialogue, by its person first and its prompt second: people and prompts are held out whole, and so
-    are groups of people, who share answers."""
-    held = held_out(splits, seed, group)
-    if held == "test_personas" or prompt_id is None:
-        return held
-    return "test_prompts" if rng(seed, "split/prompt", prompt_id).random() < splits.test_prompts else held
-
-
 NAMED = ("id", "parent", "prompt_id")
 
 
@@ -216,15 +208,14 @@ def _tables(folder: RunFolder, plan: Plan, staging: Path) -> _Sealed:
     for part in folder.parts():
         record.add(records.of_judges(part))
     noise, seen = record.noise, Duplicates(plan.recipe.filters.near_duplicates)
-    writer = _Writer(staging / "data")
-    splits, seed = plan.recipe.splits, plan.seed
+    writer = Writer(staging / "data")
     number, per_persona = -1, plan.recipe.prompts.per_persona
     for part in folder.parts():
         tables = {name: records.table_of(part, name) for name in records.SCHEMAS}
         split_by_dialogue = {}
         for key, parent, prompt in zip(*(tables["dialogues"][name].to_pylist() for name in NAMED), strict=True):
             number += parent is None  # a branch stands after the line that it left, and goes where that goes
-            split_by_dialogue[key] = split_of(splits, seed, plan.group(number // per_persona), prompt)
+            split_by_dialogue[key] = plan.split(number // per_persona, prompt)
         pairs, again = seen.without(records.calibrated(tables["preferences"], tables["judgments"], noise))
         tables |= {"preferences": pairs, "discards": pa.concat_tables([tables["discards"], again])}
         for name, table in tables.items():
@@ -236,21 +227,61 @@ def _tables(folder: RunFolder, plan: Plan, staging: Path) -> _Sealed:
         people = [plan.persona(index) for index in range(start, min(start + PEOPLE_AT_ONCE, len(plan.cast)))]
         rows = [records.persona_row(one, plan.cast.name, plan.cast.pack.licence) for one in people]
         table = pa.Table.from_pylist(rows, schema=schema)
-        writer.add("personas", table, [held_out(splits, seed, plan.group(one.index)) for one in people])
+        writer.add("personas", table, [plan.held(one.index) for one in people])
     counts = writer.close({**records.SCHEMAS, "personas": schema})
     return _Sealed(counts, record.summary(), seen.distinct, seen.dropped)
 
 
-class _Writer:
-    """Parquet files by table and split, with row groups that do not depend on how the rows arrived."""
+@dataclass(slots=True)
+class _Files:
+    """The Parquet files of one table and split, one after the other."""
+
+    folder: Path
+    split: str
+    schema: pa.Schema
+    written: list[Path] = field(default_factory=list)
+    _open: tuple[pq.ParquetWriter, pa.NativeFile] | None = None
+
+    def write(self, group: pa.Table) -> None:
+        """One row group."""
+        writer, sink = self._open or self._begun()
+        if group.num_rows:
+            writer.write_table(group, row_group_size=ROW_GROUP)
+        if sink.tell() > FILE_BYTES * 0.9:
+            self._end()
+
+    def close(self) -> None:
+        """Name the files, now that their number is known."""
+        self._end()
+        for number, path in enumerate(self.written):
+            path.rename(self.folder / f"{self.split}-{number:05}-of-{len(self.written):05}.parquet")
+
+    def _begun(self) -> tuple[pq.ParquetWriter, pa.NativeFile]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.written.append(self.folder / f".{self.split}-{len(self.written):05}")
+        sink = pa.OSFile(str(self.written[-1]), "wb")
+        # pages end where the content says, so that what two versions share is uploaded once
+        settings = {"compression": "zstd", "write_page_index": True, "use_content_defined_chunking": True}
+        self._open = pq.ParquetWriter(sink, self.schema, **settings), sink
+        return self._open
+
+    def _end(self) -> None:
+        for file in self._open or ():
+            file.close()
+        self._open = None
+
+
+class Writer:
+    """Parquet files by table and split, with row groups and files that do not depend on how the rows arrived."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._files: dict[tuple[str, str], pq.ParquetWriter] = {}
+        self._files: dict[tuple[str, str], _Files] = {}
         self._waiting: dict[tuple[str, str], list[pa.Table]] = {}
         self._counts: dict[str, dict[str, int]] = {}
 
-    def add(self, name: str, table: pa.Table, splits: list[str]) -> None:
+    def add(self, name: str, table: pa.Table, splits: Sequence[str]) -> None:
+        """Rows of a table, with the split of each."""
         for split in dict.fromkeys(splits):
             rows = table.filter(pc.equal(pa.array(splits), split)) if len(set(splits)) > 1 else table
             self._waiting.setdefault((name, split), []).append(rows)
@@ -259,29 +290,29 @@ class _Writer:
             self._flush((name, split), table.schema, whole_groups=True)
 
     def close(self, schemas: Mapping[str, pa.Schema]) -> dict[str, dict[str, int]]:
-        """Write what is left; every table gets a `train` file, empty where nothing was made."""
+        """Write what is left; every table gets a `train` file, empty where nothing was made. Gives the rows by table
+        and split."""
         for name, schema in schemas.items():
             self._waiting.setdefault((name, "train"), [])
             self._counts.setdefault(name, {}).setdefault("train", 0)
             for key in [key for key in self._waiting if key[0] == name]:
                 self._flush(key, schema, whole_groups=False)
-        for file in self._files.values():
-            file.close()
+        for files in self._files.values():
+            files.close()
         return {name: dict(sorted(self._counts[name].items())) for name in schemas}
 
     def _flush(self, key: tuple[str, str], schema: pa.Schema, whole_groups: bool) -> None:
         waiting = self._waiting[key]
         if whole_groups and sum(table.num_rows for table in waiting) < ROW_GROUP:
             return
-        if key not in self._files:
-            path = self._root / key[0] / f"{key[1]}-00000-of-00001.parquet"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._files[key] = pq.ParquetWriter(path, schema, compression="zstd", write_page_index=True)
+        files = self._files.setdefault(key, _Files(self._root / key[0], key[1], schema))
         table = pa.concat_tables(waiting).combine_chunks() if waiting else schema.empty_table()
         start = 0
         while table.num_rows - start >= (ROW_GROUP if whole_groups else 1):
-            self._files[key].write_table(table.slice(start, ROW_GROUP), row_group_size=ROW_GROUP)
+            files.write(table.slice(start, ROW_GROUP))
             start += ROW_GROUP
+        if not files.written:
+            files.write(table)
         self._waiting[key] = [table.slice(start)] if start < table.num_rows else []
 
 
@@ -317,6 +348,7 @@ def _manifest(
         },
         "models": {role: dict(about) for role, about in models.items()},
         "counts": sealed.counts,
+        "clusters": plan.clustered,
         "distinct": sealed.distinct,
         "dialogues": {"played": total.dialogues, "failed": total.failed, "turns": total.turns},
         "discards": dict(sorted((total.discards + Counter(duplicate=sealed.duplicates)).items())),

@@ -22,7 +22,7 @@ LAYERS = (
     {"types", "errors", "identity"},
     {"catalog", "documents", "measures", "guards"},
     {"config", "conduct", "fidelity", "generators", "models", "money", "prompts"},
-    {"personas", "preferences", "ledger"},
+    {"personas", "preferences", "ledger", "clusters"},
     {"roles", "plan", "script", "candidates", "verdicts", "judgments", "judging", "pairing", "reliability", "safety"},
     {"dialogue", "users", "records", "writing", "selection"},
     {"shards", "card", "estimating", "duplicates"},

@@ -481,7 +481,7 @@ def test_an_audience_is_of_others_half_of_them_far_away_and_never_of_another_spl
         scenario = plan.scenario(index)
         own = scenario.persona
         assert len({own.id, *(one.id for one in scenario.audience)}) == 4
-        assert {plan._held(one.index) for one in (own, *scenario.audience)} == {plan._held(own.index)}
+        assert {plan.held(one.index) for one in (own, *scenario.audience)} == {plan.held(own.index)}
         apart = [
             sum(a != b for a, b in zip(own.profile.values, one.profile.values, strict=True))
             for one in scenario.audience
@@ -523,7 +523,7 @@ def test_a_stranger_is_of_the_same_split_and_wants_something_else():
     plan, _ = prepare(recipe_of("psoup", "splits.test_personas=0.3"), 300, seed=0)
     for index in range(0, len(plan), 3):
         scenario = plan.scenario(index)
-        assert plan._held(scenario.stranger.index) == plan._held(scenario.persona.index)
+        assert plan.held(scenario.stranger.index) == plan.held(scenario.persona.index)
         assert scenario.stranger.profile.values != scenario.persona.profile.values
 
 

@@ -18,10 +18,8 @@ import yaml
 from conftest import simforge
 
 from simforge import records
-from simforge.config import Splits
 from simforge.executors import Crew
 from simforge.identity import file_sha256
-from simforge.versions import split_of
 
 
 def tables(out: Path) -> dict[str, str]:
@@ -276,15 +274,6 @@ def test_people_and_prompts_are_held_out_whole(tmp_path):
     assert not answers["test_personas"] & answers["train"]
     prompts = {name: set(frame["prompt_id"]) for name, frame in splits.items()}
     assert not prompts["test_prompts"] & (prompts["train"] | prompts["validation"])
-
-
-def test_a_split_is_a_function_of_the_seed_the_person_and_the_prompt():
-    settings = Splits(validation=0.2, test_personas=0.2, test_prompts=0.2)
-    drawn = [split_of(settings, 0, i, f"prompt {i % 50}") for i in range(4_000)]
-    shares = {name: drawn.count(name) / 4_000 for name in sorted(set(drawn))}
-    assert abs(shares["test_personas"] - 0.2) < 0.03
-    assert abs(shares["test_prompts"] - 0.8 * 0.2) < 0.08  # 50 prompts only
-    assert drawn == [split_of(settings, 0, i, f"prompt {i % 50}") for i in range(4_000)]
 
 
 def test_two_processes_do_not_work_in_one_folder(tmp_path):

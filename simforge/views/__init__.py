@@ -87,14 +87,33 @@ def export(source: str | Path, name: str, to: Path, split: str | None = "train",
     """Write a view to a file; gives its rows. Raises what `rows` raises, and `UsageError` for another kind of file."""
     if to.suffix not in WRITTEN:
         raise UsageError(f"{to}: a view is written as {', '.join(WRITTEN)}.")
-    frame = rows(source, name, split, system).collect(engine="streaming")
-    if not frame.height:
-        raise SourceError(f"{source} has nothing to show as {name}{f' in the split {split}' if split else ''}.")
+    frame = rows(source, name, split, system)
     to.parent.mkdir(parents=True, exist_ok=True)
-    if to.suffix == ".parquet":
-        frame.write_parquet(to)
-    elif to.suffix == ".jsonl":
-        frame.write_ndjson(to)
-    else:
-        to.write_text(json.dumps(frame.to_dicts(), ensure_ascii=False, indent=1), encoding="utf-8")
-    return frame.height
+    made = to.with_name(f".{to.name}")
+    try:
+        count = _written(frame, made, to.suffix)
+        if count:
+            made.replace(to)
+    finally:
+        made.unlink(missing_ok=True)
+    if not count:
+        raise SourceError(f"{source} has nothing to show as {name}{f' in the split {split}' if split else ''}.")
+    return count
+
+
+def _written(frame: pl.LazyFrame, path: Path, suffix: str) -> int:
+    """Write a frame as it is read; gives its rows."""
+    import polars as pl
+
+    if suffix == ".parquet":
+        frame.sink_parquet(path)
+        return int(pl.scan_parquet(path).select(pl.len()).collect().item())
+    count = 0
+    with path.open("w", encoding="utf-8") as file:
+        for batch in frame.collect_batches(chunk_size=loading.BATCH, lazy=True, engine="streaming"):
+            for row in batch.iter_rows(named=True):
+                before, after = ("", "\n") if suffix == ".jsonl" else (",\n" if count else "[\n", "")
+                file.write(before + json.dumps(row, ensure_ascii=False) + after)
+                count += 1
+        file.write("\n]\n" if suffix == ".json" and count else "")
+    return count
