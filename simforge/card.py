@@ -1,24 +1,30 @@
 """The card: the dataset's `README.md`, which people read and the Hub and `datasets` parse.
 
 Its front matter has a config for each table, so `datasets.load_dataset(DIR)` works without SimForge; a table
-without rows has none, since `datasets` cannot load it. No text that a model wrote stands in it.
+without rows has none, since `datasets` cannot load it. What a model wrote stands in it only in indented blocks, in
+which nothing is markup.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from simforge import records, reliability
+from simforge import licences, records, reliability
 from simforge.guards import GUARDS
 from simforge.identity import digest
 from simforge.reliability import DARK
 from simforge.types import REASONS
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 LENGTHS = {"words": "words, median", "words_p90": "words, 90th percentile"}
 "Figures that are lengths; the others are shares."
+SHOWN = 400
+"Most characters of a text among the sample pairs."
 GROUPS = 20
 "Most groups of people that are listed."
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -51,6 +57,7 @@ def render(manifest: dict[str, Any], release: Release | None = None) -> str:
             f"from datasets import load_dataset\n\npairs = load_dataset({source})  # prompt, chosen, rejected\n"
             f"people = load_dataset({people})"
         ),
+        "For the forms that trainers other than TRL read: `simforge export`.",
         *(["## Changes", _changes(release)] if release else []),
         "## Tables",
         _counts(manifest),
@@ -58,11 +65,14 @@ def render(manifest: dict[str, Any], release: Release | None = None) -> str:
         _made(manifest),
         *(["## The simulated users", _users(manifest["fidelity"])] if manifest["fidelity"] else []),
         *(["## The judges", _judges(manifest["judges"])] if manifest["judges"] else []),
+        *(["## A few pairs", _samples(manifest["samples"])] if manifest["samples"] else []),
         "## What was discarded",
         _discards(manifest["discards"]),
         *(["## Whom that leaves out", _dropped(manifest["dropped"])] if manifest["dropped"]["groups"] else []),
         "## Columns of `preferences`",
         _columns("preferences"),
+        "## Licence",
+        _licence(manifest["licence"]),
         "## Limits",
         _limits(manifest),
     ]
@@ -79,7 +89,7 @@ def _changes(release: Release) -> str:
 def _front_matter(manifest: dict[str, Any]) -> str:
     rows = sum(manifest["counts"]["preferences"].values())
     size = next((label for bound, label in _SIZES if rows < bound), "1M<n<10M")
-    configs = []
+    configs, infos, schemas = [], [], records.published(manifest)
     for table in records.TABLES:
         counts = manifest["counts"][table]
         files = [
@@ -94,15 +104,54 @@ def _front_matter(manifest: dict[str, Any]) -> str:
         content = [about["sha256"] for path, about in manifest["files"].items() if path.startswith(f"data/{table}/")]
         config = {"config_name": table, "description": f"content {digest(content)}", "data_files": files}
         configs.append({**config, **({"default": True} if table == "preferences" else {})})
+        infos.append(_info(table, schemas[table], manifest))
     front = {
         "pretty_name": manifest["recipe"]["description"].strip().split(".")[0],
-        "license": manifest["persona_licence"].lower(),
+        "license": manifest["licence"]["row"],
+        **({"license_name": "terms-of-its-sources"} if manifest["licence"]["row"] == "other" else {}),
         "language": ["en"],
         "tags": ["synthetic", "preference", "personalization", "simforge"],
         "size_categories": [size],
         "configs": configs,
+        "dataset_info": infos,
     }
     return yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _info(table: str, schema: pa.Schema, manifest: dict[str, Any]) -> dict[str, Any]:
+    """A table's columns and splits as `datasets` writes them into cards, so that it need not look into the files."""
+    files = {path: about for path, about in manifest["files"].items() if path.startswith(f"data/{table}/")}
+    splits = [
+        {
+            "name": split,
+            "num_bytes": sum(about["uncompressed"] for path, about in files.items() if _split_of(path) == split),
+            "num_examples": rows,
+        }
+        for split, rows in sorted(manifest["counts"][table].items(), key=lambda one: _split_order(one[0]))
+        if rows
+    ]
+    return {
+        "config_name": table,
+        "features": [{"name": column.name, **_feature(column.type)} for column in schema],
+        "splits": splits,
+        "download_size": sum(about["bytes"] for about in files.values()),
+        "dataset_size": sum(split["num_bytes"] for split in splits),
+    }
+
+
+def _feature(kind: pa.DataType) -> dict[str, Any]:
+    import pyarrow as pa
+
+    if pa.types.is_list(kind):
+        inner = _feature(kind.value_type)
+        return {"list": inner.get("dtype") or inner["struct"]}
+    if pa.types.is_struct(kind):
+        return {"struct": [{"name": field.name, **_feature(field.type)} for field in kind]}
+    return {"dtype": {"date32[day]": "date32", "double": "float64"}.get(str(kind), str(kind))}
+
+
+def _split_of(path: str) -> str:
+    return path.rpartition("/")[2].partition("-")[0]
 
 
 def _split_order(split: str) -> int:
@@ -110,7 +159,7 @@ def _split_order(split: str) -> int:
 
 
 def _counts(manifest: dict[str, Any]) -> str:
-    distinct = manifest["distinct"]
+    distinct, clusters = manifest["distinct"], manifest["clusters"]
     splits = sorted({split for table in manifest["counts"].values() for split in table}, key=_split_order)
     lines = [f"| table | {' | '.join(splits)} |", f"|---|{'---|' * len(splits)}"]
     for table, counts in manifest["counts"].items():
@@ -120,6 +169,12 @@ def _counts(manifest: dict[str, Any]) -> str:
         f"The {distinct['pairs']} pairs are {distinct['triples']} different triples of prompt, chosen and rejected, "
         f"over {distinct['answers']} different pairs of answers: the same two can stand in pairs of several people."
     )
+    for name, found in clusters.items():
+        what = "people" if name == "personas" else "prompts"
+        lines.append(
+            f"Splits hold out whole {what}: {found['n']} in {found['clusters']} groups that are nearly the same or "
+            f"share answers, the largest of {found['largest']}."
+        )
     for table, columns in manifest.get("withheld", {}).items():
         named = ", ".join(f"`{column}`" for column in columns)
         lines.append(
@@ -133,7 +188,7 @@ def _made(manifest: dict[str, Any]) -> str:
     recipe, tried = manifest["recipe"], manifest["cast"]["tried"]
     passed_over = manifest["cast"]["impossible"] + manifest["cast"]["full"]
     lines = [
-        f"- People: {manifest['personas']} of `{manifest['cast']['of']}` ({manifest['persona_licence']})"
+        f"- People: {manifest['personas']} of `{manifest['cast']['of']}`"
         + (f", out of {tried} candidates (the others fail its constraints or quotas). " if passed_over else ". ")
         + " ".join(manifest["persona_sources"]),
         f"- Preferences: the space `{manifest['space']['name']}`. {manifest['space']['source'].strip()}",
@@ -147,6 +202,10 @@ def _made(manifest: dict[str, Any]) -> str:
         lines.append(f"- Departs from it: {recipe['departures'].strip()}")
     for role, model in manifest["models"].items():
         lines.append(f"- Model of the role `{role}`: `{model['reference']}` ({model['licence']}; {model['about']}).")
+    used = [one["prompt_tokens"] + one["completion_tokens"] for one in manifest["usage"].values()]
+    calls = sum(one["calls"] for one in manifest["usage"].values())
+    spent = f", for {manifest['spent']:.2f} at the prices given" if manifest["spent"] is not None else ""
+    lines.append(f"- Used: {calls:,} answers of models, {sum(used):,} tokens read and written{spent}.")
     lines.append(f"- Seed {manifest['seed']}, digest `{manifest['digest']}`, SimForge {manifest['simforge']}.")
     return "\n".join(lines)
 
@@ -230,6 +289,32 @@ def _dropped(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _samples(samples: list[dict[str, Any]]) -> str:
+    """Pairs as they are, cut, in blocks in which nothing is markup."""
+    blocks = []
+    for row in samples:
+        said = [("person", row["prompt"][-1]), ("chosen", row["chosen"][0]), ("rejected", row["rejected"][0])]
+        texts = [f"wish      {_plain(row['system'] or '')}"] if row["system"] else []
+        texts += [f"{name:9} {_plain(message['content'])}" for name, message in said]
+        about = f"{row['dimension'] or 'overall'}, by {row['label']}"
+        blocks.append(f"{about}:\n\n{_block(chr(10).join(texts))}")
+    return "\n\n".join(blocks)
+
+
+def _plain(text: str) -> str:
+    """A text in one line, without signs that are not to be seen."""
+    said = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
+    return said if len(said) <= SHOWN else f"{said[:SHOWN]} ..."
+
+
+def _licence(found: dict[str, Any]) -> str:
+    asked = ", ".join(licences.CONDITIONS[one] for one in found["asks"]) or "nothing"
+    lines = [f"`{found['row']}`: {found['why']}. Together the sources ask for: {asked}.", ""]
+    lines += ["| source | licence |", "|---|---|"]
+    lines += [f"| {what} | {licence} |" for what, licence in found["sources"].items()]
+    return "\n".join(lines)
+
+
 def _discards(discards: dict[str, int]) -> str:
     if not discards:
         return "Nothing."
@@ -262,11 +347,6 @@ def _limits(manifest: dict[str, Any]) -> str:
             "- A label by construction says how an answer was asked for. Where the dimension has a measure, the "
             "text was checked to show it; nobody checked that the answer is right."
         )
-    licences = sorted({manifest["persona_licence"], *(model["licence"] for model in manifest["models"].values())})
-    lines.append(
-        f"- Licences of the people and the models: {', '.join(licences)}. The card's `license` is the people's; "
-        "prompts of your own bring their own terms."
-    )
     if any(model["reference"].startswith("local:") for model in manifest["models"].values()):
         lines.append(
             "- The texts come from a small model that runs on a laptop: many answers are factually wrong, and one "

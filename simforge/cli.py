@@ -212,9 +212,13 @@ def _add_execution(generate: argparse.ArgumentParser) -> None:
 
 def _add_versions(commands: argparse._SubParsersAction[_Parser]) -> None:
     """Datasets on the Hub, and what is different between two."""
-    push = commands.add_parser("push", help="publish a finished run as a version on the Hub", allow_abbrev=False)
+    push = commands.add_parser(
+        "push", help="publish a finished run as a version, on the Hub or at a URL", allow_abbrev=False
+    )
     push.add_argument("run", type=Path, metavar="DIR", help="the run folder")
-    push.add_argument("repo", metavar="OWNER/NAME", help="the dataset's repository; it is made where it is not there")
+    push.add_argument(
+        "repo", metavar="OWNER/NAME", help="the dataset's repository, made where it is not there; or a URL (s3://...)"
+    )
     push.add_argument("--version", required=True, metavar="X.Y.Z", help="a semantic version; becomes the tag vX.Y.Z")
     push.add_argument("--public", action="store_true", help="make a new repository public (default: private)")
     push.add_argument(
@@ -235,15 +239,15 @@ def _add_versions(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--system", action="store_true", help="put the person's wish before each prompt as a system message"
     )
     export.set_defaults(command=_export)
-    versions = commands.add_parser("versions", help="list the versions of a dataset on the Hub", allow_abbrev=False)
-    versions.add_argument("repo", metavar="OWNER/NAME")
+    versions = commands.add_parser("versions", help="list the versions of a dataset", allow_abbrev=False)
+    versions.add_argument("repo", metavar="OWNER/NAME", help="on the Hub; or a URL")
     versions.set_defaults(command=_versions)
-    pull = commands.add_parser("pull", help="fetch a version from the Hub, and check every file", allow_abbrev=False)
-    pull.add_argument("source", metavar="OWNER/NAME@X.Y.Z", help="or OWNER/NAME@latest")
+    pull = commands.add_parser("pull", help="fetch a version, and check every file", allow_abbrev=False)
+    pull.add_argument("source", metavar="OWNER/NAME@X.Y.Z", help="or OWNER/NAME@latest, or URL@X.Y.Z")
     pull.add_argument("--out", type=Path, required=True, metavar="DIR", help="an empty or a new folder")
     pull.set_defaults(command=_pull)
     diff = commands.add_parser("diff", help="tell two runs or versions apart", allow_abbrev=False)
-    diff.add_argument("old", metavar="A", help="a run folder, or OWNER/NAME@X.Y.Z")
+    diff.add_argument("old", metavar="A", help="a run folder, a URL, or OWNER/NAME@X.Y.Z")
     diff.add_argument("new", metavar="B")
     diff.set_defaults(command=_diff)
 
@@ -371,18 +375,27 @@ def _retry(options: argparse.Namespace) -> int:
 
 
 def _push(options: argparse.Namespace) -> int:
-    from simforge import hub
+    from simforge import hub, stores
 
-    done = hub.push(options.run, options.repo, options.version, options.public, options.publish_traits)
+    if "://" in options.repo:
+        if options.public:
+            raise UsageError(f"--public is of the Hub: who may read {options.repo} is said there.")
+        done = stores.push(options.run, options.repo, options.version, options.publish_traits)
+    else:
+        done = hub.push(options.run, options.repo, options.version, options.public, options.publish_traits)
     made = done.published
     what = "is there" if done.committed else "was there already, byte for byte"
-    print(f"{made.repo}@{made.version} {what}: commit {made.commit[:10]}, tag {made.version.tag}.")
+    where = made.commit if "://" in made.repo else f"commit {made.commit[:10]}, tag {made.version.tag}"
+    print(f"{made.repo}@{made.version} {what}: {where}.")
     withheld = [column for columns in made.manifest.get("withheld", {}).values() for column in columns]
     if withheld:
         print(f"Left out as sensitive: {', '.join(withheld)} (--publish-traits publishes them).")
     for change in done.changes:
         print(f"  {change}")
-    print(f'  load it     datasets.load_dataset("{made.repo}", revision="{made.version.tag}")')
+    if "://" in made.repo:
+        print(f'  load it     simforge.load("{made.repo}@{made.version}")')
+    else:
+        print(f'  load it     datasets.load_dataset("{made.repo}", revision="{made.version.tag}")')
     return 0
 
 
@@ -397,48 +410,44 @@ def _validate(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from simforge import views
+    from simforge import loading, views
 
     count = views.export(options.source, options.view, options.to, options.split, options.system)
-    print(f"{count:,} rows of {options.source} are in {options.to}, as {options.view}.")
+    pairs = sum(loading.manifest(options.source)["counts"]["preferences"].values())
+    print(
+        f"{count:,} rows are in {options.to}, as {options.view} ({options.source} has {pairs:,} pairs in all splits)."
+    )
     return 0
 
 
 def _versions(options: argparse.Namespace) -> int:
-    from simforge import hub
+    from simforge import hub, stores
 
-    found = hub.versions(options.repo)
+    found = stores.versions(options.repo) if "://" in options.repo else hub.versions(options.repo)
     for one in found:
         pairs = sum(one.manifest.get("counts", {}).get("preferences", {}).values())
-        print(f"{one.version!s:<10} {one.commit[:10]}  {pairs:>10,} pairs  digest {one.manifest.get('digest', '?')}")
+        where = "" if "://" in one.repo else one.commit[:10]
+        print(f"{one.version!s:<10} {where:<10}  {pairs:>10,} pairs  digest {one.manifest.get('digest', '?')}")
     if not found:
         print(f"{options.repo} has no versions yet: simforge push DIR {options.repo} --version 0.1.0")
     return 0
 
 
 def _pull(options: argparse.Namespace) -> int:
-    from simforge import hub
+    from simforge import hub, stores
 
-    folder = hub.pull(options.source, options.out)
+    folder = (stores if "://" in options.source else hub).pull(options.source, options.out)
     print(f"{options.source} is in {folder}, and every file is what its manifest says.")
     return 0
 
 
 def _diff(options: argparse.Namespace) -> int:
-    import json
+    from simforge import comparing, loading
 
-    from simforge import comparing, hub
-
-    def folder_of(source: str) -> Path:
-        folder = hub.pull(source) if hub.is_version(source) else Path(source)
-        if not (folder / "manifest.json").is_file():
-            raise UsageError(f"{source} is no finished run: there is no manifest.json in it.")
-        return folder
-
-    old, new = folder_of(options.old), folder_of(options.new)
-    manifests = (json.loads((one / "manifest.json").read_text(encoding="utf-8")) for one in (old, new))
-    lines = comparing.manifests(*manifests)
-    people, labels = comparing.people(old, new), comparing.labels(old, new)
+    both = options.old, options.new
+    lines = comparing.manifests(*map(loading.manifest, both))
+    people = comparing.people(*(loading.scan(one, "personas") for one in both))
+    labels = comparing.labels(*(loading.scan(one) for one in both))
     for line in lines or ["made alike, with the same files"]:
         print(line)
     print(f"people: {people['shared']} in both, {people['only_old']} before only, {people['only_new']} now only")

@@ -6,7 +6,6 @@ labels(old, new)        -> pairs of the same person over the same two answers, a
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def _judges(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, str]]:
     return found
 
 
-def labels(old: Path, new: Path) -> dict[str, int]:
+def labels(old: pl.LazyFrame, new: pl.LazyFrame) -> dict[str, int]:
     """Of the pairs of the same person on the same dimension over the same two answers to the same prompt: how many
     there are, and how many changed sides; and how many stand in one version only."""
     import polars as pl
@@ -71,24 +70,20 @@ def labels(old: Path, new: Path) -> dict[str, int]:
     return {name: int(count) for name, count in counted.collect().to_dicts()[0].items()}
 
 
-def people(old: Path, new: Path) -> dict[str, int]:
+def people(old: pl.LazyFrame, new: pl.LazyFrame) -> dict[str, int]:
     """People who are in both versions, and in one only, by their ids."""
-    import polars as pl
-
-    before, after = (
-        {*pl.scan_parquet(one / "data/personas/*.parquet").select("id").collect()["id"]} for one in (old, new)
-    )
+    before, after = ({*one.select("id").collect()["id"]} for one in (old, new))
     return {"shared": len(before & after), "only_old": len(before - after), "only_new": len(after - before)}
 
 
-def _sides(run: Path) -> pl.LazyFrame:
+def _sides(pairs: pl.LazyFrame) -> pl.LazyFrame:
     """Each pair by a key that does not know which side won, and the text that did."""
     import polars as pl
 
     def said(name: str) -> pl.Expr:
         return pl.col(name).list.eval(pl.element().struct.field("content")).list.join("\n\n")
 
-    pairs = pl.scan_parquet(run / "data/preferences/*.parquet").select(
+    pairs = pairs.select(
         "persona_id", pl.col("dimension").fill_null(""), prompt=said("prompt"), chosen=said("chosen"),
         rejected=said("rejected"),
     )  # fmt: skip

@@ -403,6 +403,9 @@ class Recipe(Strict):
     names, which arms of `candidates` may ask."""
     endpoints: dict[str, Endpoint] = {}
     "How the endpoints of `openai:NAME@URL` models are asked, by URL (or its beginning and `*`)."
+    licences: dict[str, str] = {}
+    """Licences that SimForge does not know, as the Hub writes them: of models by their reference (or its beginning and
+    `*`), and of `prompts` from a file of yours. The strictest of all sources' is that of the rows."""
     servers: dict[str, Server] = {}
     "How the `vllm:NAME` models are served, by reference (or its beginning and `*`)."
     cast: Cast = Cast()
@@ -425,6 +428,11 @@ class Recipe(Strict):
         """How a `vllm` model is served: by the longest entry that fits."""
         fitting = [name for name in self.servers if fnmatchcase(reference, name)]
         return self.servers[max(fitting, key=len)] if fitting else Server()
+
+    def licence(self, what: str) -> str | None:
+        """The licence that the recipe names for a model's reference, or for `prompts`: the longest entry that fits."""
+        fitting = [name for name in self.licences if fnmatchcase(what, name)]
+        return self.licences[max(fitting, key=len)] if fitting else None
 
     @property
     def roles(self) -> tuple[Role, ...]:

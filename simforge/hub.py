@@ -14,17 +14,15 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from simforge import card, comparing
+from simforge import releases
 from simforge.errors import HubError, NotFound, UsageError
 from simforge.identity import file_sha256
+from simforge.releases import Published, Pushed, Version, files
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -42,51 +40,6 @@ REFERENCE = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@v?(?P<version>[^@/]+)")
 "How a version on the Hub is written: OWNER/NAME@1.2.0, or @latest."
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Version:
-    """A semantic version (semver.org), without build metadata."""
-
-    major: int
-    minor: int
-    patch: int
-
-    def __str__(self) -> str:
-        return f"{self.major}.{self.minor}.{self.patch}"
-
-    @property
-    def tag(self) -> str:
-        return f"v{self}"
-
-    @classmethod
-    def of(cls, text: str) -> Version:
-        """Read `1.2.0` or `v1.2.0`; raises `UsageError`."""
-        found = re.fullmatch(r"v?(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)", text)
-        if found is None:
-            raise UsageError(f"a version has three numbers, such as 1.2.0, and not {text!r}.")
-        return cls(*map(int, found.groups()))
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A version on the Hub."""
-
-    repo: str
-    version: Version
-    commit: str
-    manifest: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Pushed:
-    """What a push came to."""
-
-    published: Published
-    committed: bool
-    "Whether there was something to commit; the same bytes are there already otherwise."
-    changes: list[str]
-    "Against the version before, a line each."
-
-
 def push(folder: Path, repo: str, version: str, public: bool = False, traits: bool = False) -> Pushed:
     """Publish a sealed run as a version, with what its pack calls sensitive where `traits` says so.
 
@@ -94,7 +47,7 @@ def push(folder: Path, repo: str, version: str, public: bool = False, traits: bo
     """
     wanted, api = Version.of(version), _api()
     _named(repo)
-    with _ready(folder, traits) as (staged, manifest):
+    with releases.ready(folder, traits) as (staged, manifest):
         _try(lambda: api.create_repo(repo, repo_type="dataset", private=not public, exist_ok=True), repo)
         for _ in range(RACES):
             head, tags = _refs(api, repo)
@@ -102,19 +55,16 @@ def push(folder: Path, repo: str, version: str, public: bool = False, traits: bo
                 return _there_already(api, repo, wanted, tags[wanted], manifest)
             before = max((one for one in tags if one < wanted), default=None)
             old = _manifest(api, repo, tags[before]) if before else None
-            changes = comparing.manifests(old, manifest) if old else []
+            release = releases.release(repo, wanted, before, old, manifest)
             commit, committed = head, False
-            if _files(_manifest(api, repo, head)) != _files(manifest):
-                texts = {
-                    "README.md": card.render(manifest, card.Release(repo, str(wanted), str(before or ""), changes)),
-                    "manifest.json": json.dumps(manifest, indent=2, ensure_ascii=False),
-                }
+            if files(_manifest(api, repo, head)) != files(manifest):
+                texts = releases.texts(manifest, release)
                 found = _committed(api, repo, head, staged, texts, f"Version {wanted}")
                 if found is None:  # somebody else was faster
                     continue
                 commit, committed = found, True
             _tagged(api, repo, wanted, commit)
-            return Pushed(Published(repo, wanted, commit, manifest), committed, changes)
+            return Pushed(Published(repo, wanted, commit, manifest), committed, release.changes)
     raise HubError(f"{repo}: others commit to it all the time ({RACES} tries). Try again.")
 
 
@@ -177,59 +127,12 @@ def is_version(source: str) -> bool:
     return REFERENCE.fullmatch(source) is not None
 
 
-@contextmanager
-def _ready(folder: Path, traits: bool) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The folder's data and manifest, without what is sensitive."""
-    path = folder / "manifest.json"
-    if not path.is_file():
-        raise UsageError(f"{folder} is no finished run: there is no manifest.json in it.")
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    withheld = {} if traits else _sensitive(folder)
-    if not withheld:
-        yield folder, manifest
-        return
-    with tempfile.TemporaryDirectory() as scratch:
-        staged = Path(scratch)
-        for name in manifest["files"]:
-            (staged / name).parent.mkdir(parents=True, exist_ok=True)
-            columns = withheld.get(name.split("/")[1], [])
-            if columns:
-                manifest["files"][name] |= _without(folder / name, staged / name, columns)
-            else:
-                (staged / name).symlink_to((folder / name).resolve())
-        yield staged, {**manifest, "withheld": withheld}
-
-
-def _sensitive(folder: Path) -> dict[str, list[str]]:
-    """Columns by table that hold or speak of what the pack calls sensitive."""
-    import pyarrow.parquet as pq
-
-    found: dict[str, list[str]] = {}
-    for path in sorted(folder.glob("data/*/*.parquet")):
-        for column in pq.read_schema(path):
-            if (column.metadata or {}).get(b"sensitive") == b"true":
-                found.setdefault(path.parent.name, [])
-                found[path.parent.name] += [] if column.name in found[path.parent.name] else [column.name]
-    return found
-
-
-def _without(source: Path, target: Path, columns: list[str]) -> dict[str, Any]:
-    """Write a table without some columns; gives what a manifest says of the file."""
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(source).drop_columns(columns)
-    pq.write_table(table, target, compression="zstd", write_page_index=True)
-    return {"sha256": file_sha256(target), "bytes": target.stat().st_size}
-
-
 def _committed(api: HfApi, repo: str, head: str, folder: Path, texts: dict[str, str], message: str) -> str | None:
     """Commit the folder's data and texts in one, in place of what was there; `None` where somebody else was faster."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    files = json.loads(texts["manifest.json"])["files"]
-    more = {name: folder / name for name in ("audit.json", "report.html") if (folder / name).is_file()}
     adds = [CommitOperationAdd(name, content.encode()) for name, content in texts.items()]
-    adds += [CommitOperationAdd(name, str(path)) for name, path in {**{n: folder / n for n in files}, **more}.items()]
+    adds += [CommitOperationAdd(name, str(folder / name)) for name in releases.content(folder, texts)]
     named = {one.path_in_repo for one in adds}
     there = _try(lambda: api.list_repo_files(repo, repo_type="dataset", revision=head), repo)
     gone = [name for name in there if name.startswith("data/") and name not in named]
@@ -259,18 +162,8 @@ def _tagged(api: HfApi, repo: str, version: Version, commit: str) -> None:
 
 def _there_already(api: HfApi, repo: str, version: Version, commit: str, manifest: dict[str, Any]) -> Pushed:
     """A version that is there is left alone, whatever it is."""
-    there = _manifest(api, repo, commit)
-    if _files(there) != _files(manifest):
-        raise UsageError(
-            f"{repo} has a version {version} with other data, and tags do not move: choose a higher number "
-            f"(simforge versions {repo} lists them)."
-        )
+    releases.same(repo, version, _manifest(api, repo, commit), manifest)
     return Pushed(Published(repo, version, commit, manifest), False, [])
-
-
-def _files(manifest: dict[str, Any] | None) -> dict[str, str] | None:
-    """What a version's data is: its files by digest."""
-    return None if manifest is None else {name: about["sha256"] for name, about in manifest["files"].items()}
 
 
 def _refs(api: HfApi, repo: str) -> tuple[str, dict[Version, str]]:

@@ -4,7 +4,8 @@
     simforge.load("OWNER/NAME@1.2.0", split="train")        -> datasets.Dataset
 
 A source is a run's folder, a URL that fsspec knows (`s3://bucket/run`), or a version on the Hub (`OWNER/NAME@1.2.0`,
-`@latest`), told apart by how it is written. Without SimForge, `datasets.load_dataset` reads the same files.
+`@latest`) or at a URL (`s3://bucket/run@1.2.0`), told apart by how it is written. Without SimForge,
+`datasets.load_dataset` reads the same files.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simforge import __version__, hub
+from simforge import __version__, hub, stores
 from simforge.errors import NotFound, SourceError, UsageError, nearest
 from simforge.identity import digest
 from simforge.records import TABLES
@@ -45,7 +46,8 @@ def scan(source: str | Path, table: str = "preferences", split: str | None = Non
         raise NotFound("split", split, SPLITS)
     pattern = f"{split or '*'}-*.parquet"
     if "://" in str(source):
-        return _at_url(str(source), table, pattern, split)
+        place = stores.located(str(source)).commit if stores.is_version(str(source)) else str(source)
+        return _at_url(place, table, pattern, split)
     folder = hub.pull(str(source), tables=(table,)) if hub.is_version(str(source)) else Path(source)
     files = sorted((folder / "data" / table).glob(pattern))
     if not files:
@@ -59,6 +61,8 @@ def manifest(source: str | Path) -> dict[str, Any]:
 
     if hub.is_version(str(source)):
         return hub.located(str(source)).manifest
+    if stores.is_version(str(source)):
+        return stores.located(str(source)).manifest
     place = f"{str(source).rstrip('/')}/manifest.json"
     try:
         with fsspec.open(place, encoding="utf-8") as file:
@@ -183,5 +187,5 @@ def _nothing(source: str | Path, table: str, split: str | None, files: list[Path
     if files:
         there = sorted({path.name.partition("-")[0] for path in files})
         return SourceError(f"{source}: {table} has no split {split!r}{nearest(str(split), there)}.")
-    hint = "" if "@" in str(source) else " A version on the Hub is written OWNER/NAME@1.2.0."
+    hint = "" if "@" in str(source) else " A version is written OWNER/NAME@1.2.0, or s3://bucket/NAME@1.2.0."
     return SourceError(f"{source} is no dataset: there is no data/{table} in it.{hint}")

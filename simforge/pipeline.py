@@ -156,7 +156,9 @@ def generate(options: Options, display: Display) -> Run:
     folder = RunFolder.claim(options.out, _identity(recipe, plan, script, specs), _shard_size(plan))
     try:
         if folder.sealed() and not any(tally.failed for tally in folder.finished().values()):
-            return Run(options.out, folder.manifest())
+            known = folder.manifest()
+            if known["recipe"]["licences"] == recipe.licences:
+                return Run(options.out, known)
         with _ready(options, recipe, specs, script) as power:
             folder.note("options", _plain(options))
             folder.keep_ledger_at(options.ledger)
@@ -178,8 +180,9 @@ def generate(options: Options, display: Display) -> Run:
                 f"{total.failed} of {total.dialogues} dialogues were lost ({lost:.0%}; --max-failures allows "
                 f"{options.max_failures:.0%}). What was answered is kept: the same command plays the lost ones again."
             )
-        about = {role: _about(spec) for role, spec in specs.items()}
-        manifest = versions.seal(folder, plan, about, total)
+        about = {role: _about(spec, recipe) for role, spec in specs.items()}
+        spent = _spent(folder.ledger, specs, purse.prices) if purse is not None else None
+        manifest = versions.seal(folder, plan, about, total, spent)
     except (UsageError, ModelError):
         folder.abandon()
         raise
@@ -576,7 +579,8 @@ def _identity(recipe: Recipe, plan: Plan, script: Script, specs: dict[Role, Mode
     return {
         "recipe": digest(
             recipe.model_dump(
-                mode="json", exclude={"models": True, "endpoints": True, "servers": True, "prompts": {"source"}}
+                mode="json",
+                exclude={"models": True, "endpoints": True, "servers": True, "licences": True, "prompts": {"source"}},
             )
         ),
         "pack": digest(plan.cast.pack.content()),
@@ -600,5 +604,6 @@ def _ledger_of(path: Path) -> Path | str:
     return ledger
 
 
-def _about(spec: ModelSpec) -> dict[str, str]:
-    return {"reference": spec.reference, "fingerprint": spec.fingerprint, "licence": spec.licence, "about": spec.about}
+def _about(spec: ModelSpec, recipe: Recipe) -> dict[str, str]:
+    licence = recipe.licence(spec.reference) or spec.licence
+    return {"reference": spec.reference, "fingerprint": spec.fingerprint, "licence": licence, "about": spec.about}

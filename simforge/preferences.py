@@ -280,6 +280,11 @@ def load(reference: str) -> Space:
     return space
 
 
+def of_manifest(manifest: Mapping[str, Any]) -> Space:
+    """The space of a finished run, as its manifest has it."""
+    return Space.model_validate({name: value for name, value in manifest["space"].items() if name != "name"})
+
+
 def draw(space: Space, name: str, cast: Cast, seed: int, mirrored: bool) -> Profiles:
     """The profiles of a cast. Profile i depends on space, seed, i and (with tilts) the person's traits.
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
+LICENCE = "Apache-2.0"
+"Of the sets that ship with SimForge."
 
 
 def load(source: str, columns: dict[Any, str]) -> list[Prompt]:

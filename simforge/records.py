@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -277,16 +277,31 @@ PART = pa.schema([(name, pa.list_(pa.struct(list(schema)))) for name, schema in 
 def personas_schema(pack: Pack) -> pa.Schema:
     """The personas table of a pack: traits as typed columns. What is sensitive says so, and so does a text that may
     speak of it."""
-    types = {"string": pa.string(), "integer": pa.int64(), "number": pa.float64(), "boolean": pa.bool_()}
-    traits = [(name, types[trait.type], trait.description or name) for name, trait in pack.traits.items()]
-    head, tail = _PERSONA_COLUMNS[:2], _PERSONA_COLUMNS[2:]
+    schema = _people([(name, trait.type, trait.description or name) for name, trait in pack.traits.items()])
     sensitive = {name for name, trait in pack.traits.items() if trait.sensitive}
     spoken = bool(sensitive) and (pack.portrait is not None or bool(sensitive & variables_of(pack.text)))
-    schema = _schema([*head, *traits, *tail])
     for place, column in enumerate(schema):
         if column.name in sensitive or (column.name == "text" and spoken):
             schema = schema.set(place, column.with_metadata({**column.metadata, "sensitive": "true"}))
     return schema
+
+
+def published(manifest: Mapping[str, Any]) -> dict[str, pa.Schema]:
+    """The columns of each table of a dataset, by what its manifest says: without those that were withheld."""
+    people = _people([(name, trait["type"], trait["about"]) for name, trait in manifest["traits"].items()])
+    withheld = manifest.get("withheld", {})
+    return {
+        table: pa.schema([column for column in schema if column.name not in withheld.get(table, ())])
+        for table, schema in {**SCHEMAS, "personas": people}.items()
+    }
+
+
+_TRAITS = {"string": pa.string(), "integer": pa.int64(), "number": pa.float64(), "boolean": pa.bool_()}
+
+
+def _people(traits: Sequence[tuple[str, str, str]]) -> pa.Schema:
+    head, tail = _PERSONA_COLUMNS[:2], _PERSONA_COLUMNS[2:]
+    return _schema([*head, *((name, _TRAITS[kind], about) for name, kind, about in traits), *tail])
 
 
 def rows(episode: Episode, space: Space, user_model: str | None) -> dict[str, list[dict[str, Any]]]:

@@ -6,6 +6,8 @@ each group of people that the pack and the space tell apart.
 
 from __future__ import annotations
 
+import bisect
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,10 +70,21 @@ def _groups(people: pl.DataFrame, pack: Pack, space: Space) -> list[tuple[str, p
         if column.n_unique() <= GROUPS:
             found.append((name.replace("_", " "), column.cast(pl.String)))
         elif column.dtype.is_numeric():
-            found.append((name.replace("_", " "), column.qcut(4, allow_duplicates=True).cast(pl.String)))
+            found.append((name.replace("_", " "), _quarters(column)))
     if len(space.dimensions) <= GROUPS:
         for place, name in enumerate(space.dimensions):
             wanted = people["profile"].struct.field("values").list.get(place)
             if wanted.n_unique() <= GROUPS:
                 found.append((f"wants ({name})", wanted))
     return found
+
+
+def _quarters(column: pl.Series) -> pl.Series:
+    """The quarter of the people that each value is in, as an interval."""
+    import polars as pl
+
+    cuts = sorted({value for share in (0.25, 0.5, 0.75) if (value := column.quantile(share)) is not None})
+    edges = [float("-inf"), *cuts, float("inf")]
+    names = [f"({low:g}, {high:g}]" for low, high in itertools.pairwise(edges)]
+    values = [None if value is None else names[bisect.bisect_left(cuts, value)] for value in column]
+    return pl.Series(column.name, values, dtype=pl.String)

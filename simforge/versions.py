@@ -25,7 +25,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from simforge import __version__, card, catalog, fidelity, personas, records, reliability, selection
+from simforge import (
+    __version__,
+    card,
+    catalog,
+    croissant,
+    fidelity,
+    licences,
+    personas,
+    prompts,
+    records,
+    reliability,
+    selection,
+)
 from simforge.duplicates import Duplicates
 from simforge.errors import RunFolderError
 from simforge.identity import digest, file_sha256
@@ -40,6 +52,8 @@ FILE_BYTES = 500_000_000
 "A file is ended with the row group that takes it beyond nine tenths of this: files are fetched whole, and again."
 LEDGER = "ledger.at"
 "File in the work folder that says where the ledger is, if it is not there."
+SAMPLES, SAMPLED = 3, 100
+"Pairs shown in the card, and the pairs that they are taken from."
 PEOPLE_AT_ONCE = 1_000
 "Personas written at a time."
 
@@ -168,18 +182,22 @@ def ledger_of(path: Path) -> Path | str:
     return place if is_url(place) else Path(place)
 
 
-def seal(folder: RunFolder, plan: Plan, models: Mapping[Role, Mapping[str, str]], total: Tally) -> dict[str, Any]:
-    """Compact the parts into tables, write card and manifest, and give the manifest back."""
+def seal(
+    folder: RunFolder, plan: Plan, models: Mapping[Role, Mapping[str, str]], total: Tally, spent: float | None
+) -> dict[str, Any]:
+    """Compact the parts into tables, write card and manifest, and give the manifest back; `spent` is what the run has
+    cost, where it is counted."""
     with _writing(folder.path):
         staging = folder.work / "sealing"
         shutil.rmtree(staging, ignore_errors=True)
         sealed = _tables(folder, plan, staging)
-        manifest = _manifest(folder, plan, models, total, sealed, staging)
-        for name in ("manifest.json", "README.md"):
+        manifest = _manifest(folder, plan, models, total, sealed, staging) | {"spent": spent}
+        for name in ("manifest.json", "README.md", croissant.NAME):
             (folder.path / name).unlink(missing_ok=True)
         shutil.rmtree(folder.path / "data", ignore_errors=True)
         (staging / "data").replace(folder.path / "data")
         _write(folder.path / "README.md", card.render(manifest))
+        _write(folder.path / croissant.NAME, croissant.render(manifest))
         _write(folder.path / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False))
         shutil.rmtree(staging, ignore_errors=True)
     return manifest
@@ -326,7 +344,9 @@ def _manifest(
 ) -> dict[str, Any]:
     files = {}
     for path in sorted((staging / "data").rglob("*.parquet")):
-        size = {"bytes": path.stat().st_size, "rows": pq.read_metadata(path).num_rows}
+        about = pq.read_metadata(path)
+        inside = sum(about.row_group(group).total_byte_size for group in range(about.num_row_groups))
+        size = {"bytes": path.stat().st_size, "rows": about.num_rows, "uncompressed": inside}
         files[path.relative_to(staging).as_posix()] = {"sha256": file_sha256(path), **size}
     usage = total.as_dict()["usage"]
     names = [one.name for one in fields(Usage)]
@@ -339,12 +359,15 @@ def _manifest(
         "seed": plan.seed,
         "personas": len(plan.cast),
         "cast": {"of": plan.cast.name, **asdict(plan.cast.passed)},
-        "persona_licence": plan.cast.pack.licence,
         "persona_sources": plan.cast.pack.sources,
+        "traits": {
+            name: {"type": trait.type, "about": trait.description or name}
+            for name, trait in plan.cast.pack.traits.items()
+        },
+        "licence": licences.of_rows(_licences(plan, models)),
         "space": {
             "name": catalog.label(plan.recipe.cast.space),
-            "description": plan.space.description,
-            "source": plan.space.source,
+            **plan.space.model_dump(mode="json", exclude_none=True),
         },
         "models": {role: dict(about) for role, about in models.items()},
         "counts": sealed.counts,
@@ -355,10 +378,33 @@ def _manifest(
         "dropped": selection.summary(staging / "data", plan.cast.pack, plan.space),
         "judges": sealed.judges,
         "fidelity": fidelity.summary(staging / "data"),
+        "samples": _samples(staging / "data" / "preferences"),
         "usage": {r: dict(zip(names, used, strict=True)) for r, used in sorted(usage.items())},
         "files": files,
         "environment": _environment(),
     }
+
+
+def _samples(folder: Path) -> list[dict[str, Any]]:
+    """A few pairs to look at, of different dialogues, from those that nobody is tested on."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.glob("train-*.parquet")):
+        columns = ["dialogue_id", "prompt", "system", "chosen", "rejected", "dimension", "label"]
+        for batch in pq.ParquetFile(path).iter_batches(SAMPLED, columns=columns):
+            for row in batch.to_pylist():
+                found.setdefault(row.pop("dialogue_id"), row)
+            return list(found.values())[:SAMPLES]
+    return []
+
+
+def _licences(plan: Plan, models: Mapping[Role, Mapping[str, str]]) -> dict[str, str]:
+    """The licence of each thing that rows are made of."""
+    found = {f"the people ({plan.cast.name})": plan.cast.pack.licence}
+    source = plan.recipe.prompts.source
+    if plan.prompts:
+        named = plan.recipe.licence("prompts") or ("unknown" if catalog.is_path(source) else prompts.LICENCE)
+        found[f"the prompts ({Path(source).name})"] = named
+    return found | {f"`{about['reference']}`": about["licence"] for about in models.values()}
 
 
 def _placeless(recipe: dict[str, Any]) -> dict[str, Any]:

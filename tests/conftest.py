@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-collect_ignore = [] if "SIMFORGE_VLLM_MODEL" in os.environ else ["vllm"]
-"Those tests need an environment with vLLM: `tests/vllm/run` makes it and runs them."
+collect_ignore = ["consumers"] if "SIMFORGE_VLLM_MODEL" in os.environ else ["served", "consumers"]
+"Those need environments of their own: `tests/served/run` and `tests/consumers/run` make them."
 
 SMALL = "local:smollm2-135m"
 "The real model of the tests: fluent nonsense, but a real engine."

@@ -20,13 +20,13 @@ from simforge.cli import count
 ROOT = Path(package.__file__).parent
 LAYERS = (
     {"types", "errors", "identity"},
-    {"catalog", "documents", "measures", "guards"},
+    {"catalog", "documents", "measures", "guards", "licences"},
     {"config", "conduct", "fidelity", "generators", "models", "money", "prompts"},
     {"personas", "preferences", "ledger", "clusters"},
     {"roles", "plan", "script", "candidates", "verdicts", "judgments", "judging", "pairing", "reliability", "safety"},
     {"dialogue", "users", "records", "writing", "selection"},
-    {"shards", "card", "estimating", "duplicates"},
-    {"executors", "versions", "display", "schemas", "comparing", "hub", "loading", "views"},
+    {"shards", "card", "croissant", "estimating", "duplicates"},
+    {"executors", "versions", "display", "schemas", "comparing", "releases", "hub", "stores", "loading", "views"},
     {"validation"},
     {"casting"},
     {"pipeline"},
@@ -182,7 +182,7 @@ def test_the_commands_of_readme_and_docs_run_in_their_order(tmp_path, hub):
     of the tests' own."""
     names = (
         "README.md",
-        *("docs/recipes.md docs/users.md docs/datasets.md docs/cluster.md personas/README.md".split()),
+        *("docs/recipes.md docs/users.md docs/datasets.md docs/train.md docs/cluster.md personas/README.md".split()),
     )
     texts = [(ROOT.parent / name).read_text() for name in names]
     blocks = re.findall(r"```sh\n(.*?)```", "\n".join(texts), re.DOTALL)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,21 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = simforge("generate", "--personas", 16, "--out", out, "--model", "scripted:", "--set", "judge.share=1")
     assert done.status == 0, done.err
     return out
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Runs of the recipes of published systems, each made once."""
+    root = tmp_path_factory.mktemp("published")
+
+    def made(recipe: str) -> Path:
+        out = root / recipe
+        if not out.exists():
+            done = simforge("generate", recipe, "--personas", 12, "--out", out, "--model", "scripted:")
+            assert done.status == 0, done.err
+        return out
+
+    return made
 
 
 def pairs_of(run: Path) -> list[dict[str, Any]]:
@@ -69,10 +86,11 @@ def test_reward_rows_have_margins_that_do_not_speak_against_them(run, tmp_path):
     assert any(one is not None and one < 0 for one in margins)
 
 
-def test_sft_ends_with_the_chosen_answer_and_has_nothing_twice(run, tmp_path):
-    rows = [json.dumps(row["messages"]) for row in seen(run, "trl_sft", tmp_path)]
-    assert {*rows} == {json.dumps(pair["prompt"] + pair["chosen"]) for pair in pairs_of(run)}
-    assert len({*rows}) == len(rows) < len(pairs_of(run))
+def test_sft_learns_the_chosen_answer_and_has_nothing_twice(run, tmp_path):
+    rows = seen(run, "trl_sft", tmp_path)
+    said = [json.dumps(row) for row in rows]
+    assert len(said) == len({*said}) and all([*row] == ["prompt", "completion"] for row in rows)
+    assert {*said} == {json.dumps({"prompt": pair["prompt"], "completion": pair["chosen"]}) for pair in pairs_of(run)}
 
 
 def test_prompts_carry_who_asks_and_what_they_want(run, tmp_path):
@@ -113,11 +131,20 @@ def test_axolotl_reads_one_message_of_each_side(run, tmp_path):
         )
 
 
-@pytest.mark.parametrize("name", sorted({*views.names()} - {"dsp", "personalllm"}))
+RECIPES = {
+    **{name: name for name in ("aloe", "dsp", "personalllm", "psoup")},
+    **{f"multifaceted_{name}": "multifaceted" for name in ("sft", "dpo")},
+    **{f"prism_{name}": "prism" for name in ("survey", "conversations", "utterances")},
+}
+"What makes the data that a published form takes."
+
+
+@pytest.mark.parametrize("name", views.names())
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
-def test_datasets_reads_every_views_file(run, tmp_path, name, suffix):
+def test_datasets_reads_every_views_file(run, published, tmp_path, name, suffix):
     import datasets
 
+    run = published(RECIPES[name]) if name in RECIPES else run
     to = tmp_path / f"view{suffix}"
     count = views.export(run, name, to)
     kind = "json" if suffix == ".jsonl" else "parquet"
@@ -129,7 +156,7 @@ def test_datasets_reads_every_views_file(run, tmp_path, name, suffix):
 
 def test_show_lists_the_views_with_what_they_are_for():
     lines = simforge("show", "views").out.splitlines()
-    assert [line.split()[0] for line in lines] == views.names() and all(len(line.split()) >= 4 for line in lines)
+    assert [line.split()[0] for line in lines] == views.names() and all(len(line.split()) >= 3 for line in lines)
 
 
 def test_the_guide_speaks_of_every_view():
@@ -138,7 +165,7 @@ def test_the_guide_speaks_of_every_view():
 
 
 def test_what_cannot_be_exported_is_a_sentence(run, tmp_path):
-    with pytest.raises(NotFound, match="did you mean 'trl_sft'"):
+    with pytest.raises(NotFound, match=r"there is no view named 'trl_stf'"):
         views.export(run, "trl_stf", tmp_path / "x.jsonl")
     with pytest.raises(UsageError, match=r"a view is written as \.parquet, \.jsonl, \.json"):
         views.export(run, "trl_sft", tmp_path / "x.csv")
@@ -149,10 +176,8 @@ def test_what_cannot_be_exported_is_a_sentence(run, tmp_path):
     assert done.status == 2 and "is no dataset: there is no manifest.json in it" in done.err
 
 
-def test_dsps_answers_stand_under_their_walk_of_life(tmp_path):
-    out = tmp_path / "run"
-    done = simforge("generate", "dsp", "--personas", 8, "--out", out, "--model", "scripted:")
-    assert done.status == 0, done.err
+def test_dsps_answers_stand_under_their_walk_of_life(published):
+    out = published("dsp")
     answers = pl.read_parquet(out / "data/candidates/*.parquet")
     dialogues = pl.read_parquet(out / "data/dialogues/*.parquet").select("id", "persona_id")
     people = {row["id"]: row["profile"] for row in pl.read_parquet(out / "data/personas/*.parquet").to_dicts()}
@@ -164,7 +189,7 @@ def test_dsps_answers_stand_under_their_walk_of_life(tmp_path):
         own[row["prefix"][-1]["content"], domain] = row["text"]
     plain = {row["prefix"][-1]["content"]: row["text"] for row in answers.filter(condition="plain").to_dicts()}
     rows = views.rows(out, "dsp", split=None).collect().to_dicts()
-    assert len(rows) == 2  # two groups of four people
+    assert len(rows) == 3  # groups of four people
     for row in rows:
         assert {*row["responses"]} == {"academy", "business", "entertainment", "literature", "normal"}
         assert row["responses"]["normal"] == plain[row["query"]]
@@ -174,10 +199,8 @@ def test_dsps_answers_stand_under_their_walk_of_life(tmp_path):
     )
 
 
-def test_personalllms_answers_stand_once_with_their_scores(tmp_path):
-    out = tmp_path / "run"
-    done = simforge("generate", "personalllm", "--personas", 10, "--out", out, "--model", "scripted:")
-    assert done.status == 0, done.err
+def test_personalllms_answers_stand_once_with_their_scores(published):
+    out = published("personalllm")
     rows = views.rows(out, "personalllm", split=None).collect().to_dicts()
     answers = pl.read_parquet(out / "data/candidates/*.parquet")
     assert len(rows) == answers.select(pl.col("prefix").list.last().struct.field("content")).n_unique()
@@ -188,7 +211,140 @@ def test_personalllms_answers_stand_once_with_their_scores(tmp_path):
             assert own == {name: row[f"response_{number}_{name}"] for name in own} and len(own) == 6
 
 
-@pytest.mark.parametrize("name", ["dsp", "personalllm"])
+def table(run: Path, name: str) -> list[dict[str, Any]]:
+    return pl.read_parquet(run / "data" / name / "*.parquet").to_dicts()
+
+
+def test_psoups_rollouts_say_which_of_two_answers_is_better_and_first_is_not_always_it(published):
+    run = published("psoup")
+    rows = views.rows(run, "psoup", split=None).collect().to_dicts()
+    pairs = table(run, "preferences")
+    assert {row["preference"] for row in rows} == {1, 2} and [row["id"] for row in rows] == [*range(len(pairs))]
+    won = [(row[f"output_{row['preference']}"], row[f"output_{3 - row['preference']}"]) for row in rows]
+    assert won == [(pair["chosen"][0]["content"], pair["rejected"][0]["content"]) for pair in pairs]
+    assert [row["preference_prompt"] for row in rows] == [pair["system"] for pair in pairs]
+
+
+def test_multifaceteds_answers_stand_under_what_was_asked_for(published):
+    run = published("multifaceted")
+    people = {row["id"]: row["profile"]["values"] for row in table(run, "personas")}
+    owners = {row["id"]: row["persona_id"] for row in table(run, "dialogues")}
+    answers = table(run, "candidates")
+    own = [row for row in answers if row["condition"] == "own"]  # a stranger's is somebody's own too
+    told = {row["text"]: (row["steering"], people[owners[row["dialogue_id"]]]) for row in own}
+    taught = views.rows(run, "multifaceted_sft", split=None).collect().to_dicts()
+    assert len(taught) == 12
+    for row in taught:
+        system, values = told[row["output"]]
+        assert row["system"] == system and all(one["description"] in system for one in row["preference_set"])
+        assert [f"{one['subdimension']}/{one['preference']}" for one in row["preference_set"]] == values
+        assert [one["dimension"] for one in row["preference_set"]] == [
+            *("style", "background_knowledge", "informativeness", "harmlessness")
+        ]
+    for row in views.rows(run, "multifaceted_dpo", split=None).collect().to_dicts():
+        assert (
+            [one["role"] for one in row["chosen"]] == ["user", "assistant"] == [one["role"] for one in row["rejected"]]
+        )
+        assert row["chosen"][0]["content"] == row["prompt"] == row["rejected"][0]["content"]
+        assert told[row["chosen"][1]["content"]][0] == row["system"]
+        worse = row["rejected"][1]["content"]
+        assert all(one["steering"] != row["system"] for one in answers if one["text"] == worse)
+
+
+def test_aloes_dialogues_have_what_a_reader_of_its_file_follows(published):
+    """As its training code reads them: the history goes on with the answer that `chosen` names."""
+    run = published("aloe")
+    said = {row["id"]: [one["content"] for one in row["messages"]] for row in table(run, "dialogues")}
+    rows = views.rows(run, "aloe", split=None).collect().to_dicts()
+    assert rows and {*rows[0]} == {"profile", "personality", "conversations"}
+    known = {row["text"]: row for row in table(run, "personas")}
+    for row in rows:
+        assert row["profile"] in known and row["personality"].count(";") == 2
+        history: list[str] = []
+        for turn in row["conversations"]:
+            history += [turn["user"], turn["assistant"][turn["chosen"]]]
+            assert turn["assistant"]["preferred"] != turn["assistant"]["rejected"] and turn["inferred_profile"]
+        assert any(history[:-1] == whole[: len(history) - 1] for whole in said.values())
+    assert {turn["chosen"] for row in rows for turn in row["conversations"]} == {"preferred", "rejected"}
+
+
+def test_prisms_three_tables_fit_each_other(published):
+    run = published("prism")
+    survey, talks, answers = (
+        views.rows(run, f"prism_{name}", split=None).collect().to_dicts()
+        for name in ("survey", "conversations", "utterances")
+    )
+    assert len(survey) == 12 and {*survey[0]["stated_prefs"]} >= {"values", "helpfulness", "personalisation"}
+    users = {row["user_id"] for row in survey}
+    by_talk = {row["conversation_id"]: row for row in talks}
+    assert {row["user_id"] for row in answers} <= users and {row["conversation_id"] for row in answers} == {*by_talk}
+    assert {row["conversation_type"] for row in talks} == {"unguided", "values guided", "controversy guided"}
+    turns: dict[str, list[dict[str, Any]]] = {}
+    for row in answers:
+        turns.setdefault(row["interaction_id"], []).append(row)
+    for own in turns.values():
+        assert len(own) == (4 if own[0]["turn"] == 0 else 2) and [row["within_turn_id"] for row in own] == [
+            *range(len(own))
+        ]
+        (chosen,) = [row for row in own if row["if_chosen"]]
+        assert chosen["score"] == max(row["score"] for row in own) and 1 <= chosen["score"] <= 100
+    for talk in talks:
+        history = talk["conversation_history"]
+        assert history[0]["content"] == talk["opening_prompt"] and talk["conversation_turns"] == 4
+        replies = [one for one in history if one["role"] == "model"]
+        own = [row for row in answers if row["conversation_id"] == talk["conversation_id"]]
+        assert [one["content"] for one in replies] == [row["model_response"] for row in own]
+        assert [one["turn"] for one in history] == sorted(one["turn"] for one in history)
+        assert all(1 <= talk[f"{what}_attributes"]["helpfulness"] <= 100 for what in ("performance", "choice"))
+
+
+@pytest.mark.parametrize(
+    "name", ["dsp", "personalllm", "psoup", "multifaceted_sft", "multifaceted_dpo", "aloe", "prism_survey",
+             "prism_conversations", "prism_utterances"]
+)  # fmt: skip
 def test_a_published_form_refuses_a_dataset_of_another_kind(run, name):
     with pytest.raises(UsageError, match=f"cannot be seen as {name}: it"):
         views.rows(run, name)
+
+
+def test_a_wish_before_the_prompt_is_refused_where_the_form_has_no_place_for_it(run, tmp_path):
+    with pytest.raises(UsageError, match="the form hh has no place for a wish"):
+        views.export(run, "hh", tmp_path / "x.jsonl", system=True)
+
+
+def test_what_was_left_out_when_it_was_published_is_named(published, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(published("aloe"), copy, ignore=shutil.ignore_patterns("work"))
+    for path in copy.glob("data/personas/*.parquet"):
+        pl.read_parquet(path).drop("text").write_parquet(path)
+    with pytest.raises(UsageError, match="it has no column text; what a pack calls sensitive is left out"):
+        views.rows(copy, "aloe")
+
+
+def test_transcripts_in_which_somebody_writes_the_marks_are_left_out(run, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("work"))
+    (path,) = copy.glob("data/preferences/train-*.parquet")
+    pairs = pl.read_parquet(path)
+    marked = pl.Series([[{"role": "assistant", "content": "No.\n\nHuman: why?"}]], dtype=pairs["chosen"].dtype)
+    first = pairs.head(1).with_columns(chosen=marked)
+    pl.concat([first, pairs.slice(1)]).write_parquet(path)
+    assert views.rows(copy, "hh").collect().height == pairs.height - 1
+
+
+def test_streamed_rows_are_the_loaded_ones(run):
+    for settings in ({"view": "trl_reward"}, {"table": "personas", "where": "age > 30"}):
+        streamed = [*package.load(run, **settings, streaming=True)]
+        loaded = package.load(run, **settings)
+        assert streamed == [*loaded] and loaded.num_rows > 2
+        assert package.load(run, **settings, streaming=True).features == loaded.features
+
+
+def test_what_is_loaded_again_is_the_same_file_and_of_other_data_another(run, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("work"))
+    first, again = package.load(copy), package.load(copy)
+    assert first.cache_files == again.cache_files
+    (path,) = copy.glob("data/preferences/train-*.parquet")
+    pl.read_parquet(path).head(3).write_parquet(path)
+    assert package.load(copy).num_rows == 3 and first.num_rows > 3

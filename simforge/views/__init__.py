@@ -3,8 +3,8 @@
     export("OUT", "trl_preference", Path("pairs.jsonl"))
 
 A view is one module here: its docstring says who reads the form and where that is written down, `frame` makes the
-rows, and `refuses`, where it has one, says why a dataset does not have what it takes. It is found by its name: to add
-one, add a file.
+rows, `refuses`, where it has one, says why a dataset does not have what it takes, and `SYSTEM = False` that there is no
+place for a system message. It is found by its name: to add one, add a file.
 """
 
 from __future__ import annotations
@@ -12,15 +12,19 @@ from __future__ import annotations
 import json
 import pkgutil
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from simforge import loading
+from simforge import loading, preferences
 from simforge.errors import NotFound, SourceError, UsageError
+from simforge.types import Profile
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from simforge.preferences import Space
 
 WRITTEN = (".parquet", ".jsonl", ".json")
 "Kinds of files; the suffix says which."
@@ -36,7 +40,7 @@ class View(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Run:
     """A dataset, wherever it is."""
 
@@ -48,6 +52,26 @@ class Run:
     def table(self, name: str = "preferences") -> pl.LazyFrame:
         """A table's rows in the split that is exported."""
         return loading.scan(self.source, name, self.split)
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """What is known of how it was made."""
+        return loading.manifest(self.source)
+
+    @cached_property
+    def space(self) -> Space:
+        """Its preference space, with all poles."""
+        return preferences.of_manifest(self.manifest)
+
+    def wishes(self, column: str) -> pl.Expr:
+        """What people like in an answer, in words, from a column of profiles."""
+        import polars as pl
+
+        def said(row: dict[str, Any]) -> str:
+            profile = Profile(row["space"], *(tuple(row[name]) for name in ("names", "values", "vector")))
+            return "; ".join(self.space.wishes(profile))
+
+        return pl.col(column).map_elements(said, return_dtype=pl.String)
 
     def pairs(self) -> pl.LazyFrame:
         """The preferences; with `system`, their prompts begin with the wish in words."""
@@ -75,12 +99,25 @@ def view(name: str) -> View:
 def rows(source: str | Path, name: str, split: str | None = "train", system: bool = False) -> pl.LazyFrame:
     """A dataset's rows as a view has them. Raises `NotFound`, `UsageError` where the dataset does not have what the
     view takes, and what `loading.scan` raises."""
-    found, manifest = view(name), loading.manifest(source)
-    refuses = getattr(found, "refuses", None)
+    import polars as pl
+
+    found, run = view(name), Run(str(source), split, system)
+    refuses, manifest = getattr(found, "refuses", None), run.manifest
     reason = refuses(manifest) if refuses else None
     if reason is not None:
         raise UsageError(f"{source} cannot be seen as {name}: {reason}")
-    return found.frame(Run(str(source), split, system))
+    if system and not getattr(found, "SYSTEM", True):
+        raise UsageError(f"--system: the form {name} has no place for a wish before the prompt; leave it out.")
+    try:
+        frame = found.frame(run)
+        frame.collect_schema()
+    except pl.exceptions.ColumnNotFoundError as problem:
+        missing = str(problem).split('"')[1] if '"' in str(problem) else str(problem).splitlines()[0]
+        raise UsageError(
+            f"{source} cannot be seen as {name}: it has no column {missing}; what a pack calls sensitive is left out "
+            "where a version is published without --publish-traits."
+        ) from None
+    return frame
 
 
 def export(source: str | Path, name: str, to: Path, split: str | None = "train", system: bool = False) -> int:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 import polars as pl
 
+SYSTEM = False
 DOMAINS = ("academy", "business", "entertainment", "literature")
 
 

@@ -1,5 +1,6 @@
 """Transcripts as HH-RLHF has them: `chosen` and `rejected` are whole dialogues in one text, with `Human:` and
-`Assistant:` before each turn (Bai et al. 2022, arXiv 2204.05862).
+`Assistant:` before each turn (Bai et al. 2022, arXiv 2204.05862). Readers cut at these marks, so dialogues in which
+somebody wrote one are left out.
 """
 
 from __future__ import annotations
@@ -11,9 +12,13 @@ if TYPE_CHECKING:
 
 import polars as pl
 
+SYSTEM = False
+
 
 def frame(run: Run) -> pl.LazyFrame:
-    return run.table().select(chosen=_transcript("chosen"), rejected=_transcript("rejected"))
+    said = pl.concat_list("prompt", "chosen", "rejected").list.eval(pl.element().struct.field("content")).list
+    marked = said.eval(pl.element().str.contains(r"\n\n(Human|Assistant):")).list.any()
+    return run.table().filter(~marked).select(chosen=_transcript("chosen"), rejected=_transcript("rejected"))
 
 
 def _transcript(side: str) -> pl.Expr:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 import polars as pl
 
+SYSTEM = False
+
 
 def refuses(manifest: dict[str, Any]) -> str | None:
     recipe = manifest["recipe"]

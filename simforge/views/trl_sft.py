@@ -1,5 +1,6 @@
-"""TRL's language modelling form, conversational, what `SFTTrainer` reads: `messages` with the chosen answer at the end
-(TRL, Dataset formats and types). With the wish as a system message it teaches a model to be steered, as Janus is.
+"""TRL's prompt-completion form, conversational, what `SFTTrainer` reads: it learns `completion`, the chosen answer, and
+nothing of what stands before it (TRL, Dataset formats and types). With the wish as a system message it teaches a model
+to be steered, as Janus is.
 """
 
 from __future__ import annotations
@@ -7,11 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from simforge.views import Run
+    import polars as pl
 
-import polars as pl
+    from simforge.views import Run
 
 
 def frame(run: Run) -> pl.LazyFrame:
-    messages = pl.col("prompt").list.concat("chosen")
-    return run.pairs().select(messages=messages).unique(maintain_order=True)
+    return run.pairs().select("prompt", completion="chosen").unique(maintain_order=True)

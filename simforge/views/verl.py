@@ -1,5 +1,6 @@
 """verl's prompts for reinforcement learning, as Parquet: `prompt` as messages, and what a reward function is handed in
-`reward_model` and `extra_info` (verl, Prepare data for post-training).
+`reward_model` and `extra_info` (verl, Prepare data for post-training). The reward is yours (`custom_reward_function`):
+verl has none for a `data_source` that it does not know; `ground_truth` is the person's wish in words.
 """
 
 from __future__ import annotations

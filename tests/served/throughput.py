@@ -1,6 +1,6 @@
 """Tokens a second of a run on a served vLLM, against vLLM's own offline engine on the same requests.
 
-    PYTHON tests/vllm/throughput.py [PERSONAS]      PYTHON is that of the environment that tests/vllm/run makes
+    PYTHON tests/served/throughput.py [PERSONAS]      PYTHON is that of the environment that tests/served/run makes
 
 The requests are those of `psoup` without a judge, whose prompts do not depend on answers. Offline means one call of
 `LLM.chat` with all of them, no server and no client. Both are counted from the first request to the last reply.

@@ -1,6 +1,6 @@
 """The small test model as a Hugging Face folder, which vLLM loads: its GGUF's weights as bfloat16.
 
-python tests/vllm/model.py FOLDER
+python tests/served/model.py FOLDER
 """
 
 from __future__ import annotations

@@ -1,0 +1,78 @@
+"""PRISM's table `conversations`: each with all answers of all turns, their scores and which one was chosen, and what
+the person said at its end (Kirk et al. 2024, arXiv 2404.16019; `simforge generate prism`). `open_feedback` is empty.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from simforge.views import Run
+
+import polars as pl
+
+from simforge.views.prism_utterances import answers, refuses
+
+__all__ = ["SYSTEM", "frame", "refuses"]
+SYSTEM = False
+
+
+def frame(run: Run) -> pl.LazyFrame:
+    said = run.table("turns").select(
+        "dialogue_id",
+        "turn",
+        role=pl.lit("user"),
+        content="text",
+        model_name=pl.lit(None, pl.String),
+        model_provider=pl.lit(None, pl.String),
+        score=pl.lit(None, pl.Int64),
+        if_chosen=pl.lit(None, pl.Boolean),
+        within_turn_id=pl.lit(None, pl.Int64),
+    )
+    replies = answers(run).select(
+        "dialogue_id",
+        "turn",
+        "model_name",
+        "model_provider",
+        "score",
+        "if_chosen",
+        "within_turn_id",
+        role=pl.lit("model"),
+        content="model_response",
+    )
+    order = ["dialogue_id", "turn", "within_turn_id"]
+    message = pl.struct(
+        "turn", "role", "content", "model_name", "model_provider", "score", "if_chosen", "within_turn_id"
+    )
+    history = (
+        pl.concat([said, replies], how="diagonal")
+        .sort(order, nulls_last=False)
+        .group_by("dialogue_id", maintain_order=True)
+        .agg(conversation_history=message, opening_prompt=pl.col("content").first())
+    )
+    given = run.table("dialogues").join(
+        history, left_on="id", right_on="dialogue_id", how="inner", maintain_order="left"
+    )
+    return given.select(
+        conversation_id="id",
+        user_id="persona_id",
+        conversation_type="conversation_type",
+        opening_prompt="opening_prompt",
+        conversation_turns="turns",
+        conversation_history="conversation_history",
+        performance_attributes=_attributes(run, "performance"),
+        choice_attributes=_attributes(run, "choice"),
+        open_feedback=pl.lit(None, pl.String),
+    )
+
+
+def _attributes(run: Run, what: str) -> pl.Expr:
+    """The 1 to 100 of each attribute, or null."""
+    named = pl.col("feedback").list.eval(pl.element().struct.field("attribute")).list
+    given = pl.col("feedback").list.eval(pl.element().struct.field(what)).list
+    names = (
+        run.table("dialogues").select(pl.col("feedback").list.eval(pl.element().struct.field("attribute"))).collect()
+    )
+    known = list(dict.fromkeys(name for row in names["feedback"] for name in row))
+    places = {name: named.eval(pl.element().index_of(name)).list.first() for name in known}
+    return pl.struct([given.get(place, null_on_oob=True).alias(name) for name, place in places.items()])
