@@ -257,6 +257,8 @@ class _Files:
     folder: Path
     split: str
     schema: pa.Schema
+    row_group: int
+    file_bytes: int
     written: list[Path] = field(default_factory=list)
     _open: tuple[pq.ParquetWriter, pa.NativeFile] | None = None
 
@@ -264,8 +266,8 @@ class _Files:
         """One row group."""
         writer, sink = self._open or self._begun()
         if group.num_rows:
-            writer.write_table(group, row_group_size=ROW_GROUP)
-        if sink.tell() > FILE_BYTES * 0.9:
+            writer.write_table(group, row_group_size=self.row_group)
+        if sink.tell() > self.file_bytes * 0.9:
             self._end()
 
     def close(self) -> None:
@@ -292,8 +294,9 @@ class _Files:
 class Writer:
     """Parquet files by table and split, with row groups and files that do not depend on how the rows arrived."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, row_group: int = ROW_GROUP, file_bytes: int = FILE_BYTES) -> None:
         self._root = root
+        self._row_group, self._file_bytes = row_group, file_bytes
         self._files: dict[tuple[str, str], _Files] = {}
         self._waiting: dict[tuple[str, str], list[pa.Table]] = {}
         self._counts: dict[str, dict[str, int]] = {}
@@ -321,14 +324,16 @@ class Writer:
 
     def _flush(self, key: tuple[str, str], schema: pa.Schema, whole_groups: bool) -> None:
         waiting = self._waiting[key]
-        if whole_groups and sum(table.num_rows for table in waiting) < ROW_GROUP:
+        if whole_groups and sum(table.num_rows for table in waiting) < self._row_group:
             return
-        files = self._files.setdefault(key, _Files(self._root / key[0], key[1], schema))
+        files = self._files.setdefault(
+            key, _Files(self._root / key[0], key[1], schema, self._row_group, self._file_bytes)
+        )
         table = pa.concat_tables(waiting).combine_chunks() if waiting else schema.empty_table()
         start = 0
-        while table.num_rows - start >= (ROW_GROUP if whole_groups else 1):
-            files.write(table.slice(start, ROW_GROUP))
-            start += ROW_GROUP
+        while table.num_rows - start >= (self._row_group if whole_groups else 1):
+            files.write(table.slice(start, self._row_group))
+            start += self._row_group
         if not files.written:
             files.write(table)
         self._waiting[key] = [table.slice(start)] if start < table.num_rows else []
