@@ -28,6 +28,8 @@ INPUTS: dict[str, type[Strict]] = {
     "generator": FrontMatter,
 }
 "What people write, by the name of its schema."
+TRAIT = {"type": ["string", "integer", "number", "boolean", "null"], "description": "A trait of the pack, as its type."}
+"Further columns of `personas`: each pack has its own."
 
 
 def render() -> dict[str, str]:
@@ -35,7 +37,8 @@ def render() -> dict[str, str]:
     found: dict[str, dict[str, Any]] = {
         name: {"$schema": DIALECT, **model.model_json_schema()} for name, model in INPUTS.items()
     }
-    found |= {name: row_schema(name, schema) for name, schema in records.SCHEMAS.items()}
+    found |= {name: row_schema(name, schema) for name, schema in records.published({"traits": {}}).items()}
+    found["personas"]["additionalProperties"] = TRAIT
     return {name: json.dumps(schema, indent=2, ensure_ascii=False) + "\n" for name, schema in found.items()}
 
 

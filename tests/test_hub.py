@@ -112,6 +112,43 @@ def test_faults_and_cuts_leave_one_commit_a_version(hub_with, runs, faults):
     assert sorted(titles) == ["Version 0.1.0", "Version 0.2.0"] and [*repo["tags"]] == ["v0.1.0", "v0.2.0"]
 
 
+def test_a_version_with_three_pairs_turned_is_told_apart_and_both_are_there_by_their_tags(hub_with, runs, tmp_path):
+    """The whole way of a dataset, over a bad line."""
+    hub = hub_with("--fail", "0.1", "--cut-uploads", "2")
+    other = tmp_path / "other"
+    shutil.copytree(runs[0], other, ignore=shutil.ignore_patterns("work"))
+    path = next((other / "data/preferences").glob("train-*.parquet"))
+    pairs = pl.read_parquet(path)
+    turned = pairs.head(3).rename({"chosen": "rejected", "rejected": "chosen"}).select(pairs.columns)
+    table = pl.concat([turned, pairs.slice(3)]).to_arrow().cast(pq.read_schema(path))
+    pq.write_table(table.replace_schema_metadata(pq.read_schema(path).metadata), path)
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["files"][path.relative_to(other).as_posix()] |= {"sha256": file_sha256(path), "bytes": path.stat().st_size}
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    assert simforge("validate", other).status == 0
+    for run, version in ((runs[0], "1.0.0"), (other, "1.0.1")):
+        done = next(
+            done for _ in range(5)
+            if (done := simforge("push", run, REPO, "--version", version, env=hub.env)).status == 0
+        )  # fmt: skip
+    assert "files: 1 new or changed, 0 gone" in done.out
+    repo = state(hub)["repos"][REPO]
+    titles = [one["title"] for one in repo["commits"].values() if one["parent"]]
+    assert sorted(titles) == ["Version 1.0.0", "Version 1.0.1"] and [*repo["tags"]] == ["v1.0.0", "v1.0.1"]
+    told = simforge("diff", f"{REPO}@1.0.0", f"{REPO}@1.0.1", env=hub.env)
+    assert "in both, of which 3 are the other way round now; 0 before only, 0 now only" in told.out, told.err
+    assert simforge("pull", f"{REPO}@1.0.1", "--out", tmp_path / "pulled", env=hub.env).status == 0
+    assert simforge("validate", tmp_path / "pulled").status == 0
+    code = f"""
+import datasets, json
+for tag in ("v1.0.0", "v1.0.1"):
+    rows = datasets.load_dataset("{REPO}", revision=tag, split="train")
+    print(json.dumps([one[0]["content"] for one in rows["chosen"]][:4]))
+"""
+    before, after = (json.loads(line) for line in in_python(hub, code).splitlines() if line.startswith("["))
+    assert [a != b for a, b in zip(before, after, strict=True)] == [True, True, True, False]
+
+
 def test_a_lost_race_is_won_on_top_of_the_other_commit(hub_with, runs, tmp_path):
     """Somebody else uploads a note while the files of a push are on their way, which a few cuts make long."""
     hub = hub_with("--cut-uploads", "3")
@@ -158,7 +195,7 @@ def test_what_a_pack_calls_sensitive_stays_at_home_unless_it_is_named(hub, tmp_p
         (("versions", "stub/none"), "the Hub has no dataset stub/none"),
         (("pull", "stub/none", "--out", "x"), "is written OWNER/NAME@1.2.0"),
         (("pull", f"{REPO}@9.0.0", "--out", "x"), "there is no version named '9.0.0'"),
-        (("diff", "nowhere", "RUN"), "nowhere is no finished run"),
+        (("diff", "nowhere", "RUN"), "nowhere is no dataset: there is no manifest.json in it"),
     ],
 )
 def test_a_mistake_with_the_hub_is_a_sentence(hub_with, runs, tmp_path, words, sentence):
