@@ -152,6 +152,11 @@ class _Place:
         )
 
 
+def refuses(text: str) -> bool:
+    """Whether an answer begins with a refusal."""
+    return _REFUSAL.search(text[:300]) is not None
+
+
 def flaw(candidate: Candidate, user: str, filters: Filters) -> str | None:
     """The reason why an answer may not be in a pair, or `None`."""
     text = candidate.text
@@ -159,7 +164,7 @@ def flaw(candidate: Candidate, user: str, filters: Filters) -> str | None:
         return "empty"
     if filters.cut_off and candidate.said.finish == Finish.length:
         return "cut_off"
-    if filters.refusal and _REFUSAL.search(text[:300]):
+    if filters.refusal and refuses(text):
         return "refusal"
     if filters.off_language and script(user) not in ("", script(text)):
         return "off_language"

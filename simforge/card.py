@@ -42,7 +42,7 @@ class Release:
     "What is different from it."
 
 
-def render(manifest: dict[str, Any], release: Release | None = None) -> str:
+def render(manifest: dict[str, Any], release: Release | None = None, audit: dict[str, Any] | None = None) -> str:
     """The card of a sealed run; of a version on the Hub it says how to load that, and what has changed."""
     recipe = manifest["recipe"]
     source = f'"{release.repo}", revision="v{release.version}"' if release else "PATH"
@@ -65,6 +65,7 @@ def render(manifest: dict[str, Any], release: Release | None = None) -> str:
         _made(manifest),
         *(["## The simulated users", _users(manifest["fidelity"])] if manifest["fidelity"] else []),
         *(["## The judges", _judges(manifest["judges"])] if manifest["judges"] else []),
+        *(["## The audit", _audit(audit)] if audit else []),
         *(["## A few pairs", _samples(manifest["samples"])] if manifest["samples"] else []),
         "## What was discarded",
         _discards(manifest["discards"]),
@@ -287,6 +288,28 @@ def _dropped(found: dict[str, Any]) -> str:
         low, high = one["interval"]
         lines.append(f"| {one['group']}: {one['value']} | {one['n']} | {one['share']:.1%} ({low:.1%} to {high:.1%}) |")
     return "\n".join(lines)
+
+
+def _audit(found: dict[str, Any]) -> str:
+    """The verdict, and the figures that it stands on."""
+    marks = {"fault": "**Fault.**", "doubt": "*Doubt.*", "good": "Good."}
+    lines = [f"- {marks[one['weight']]} {one['says']}" for one in found["verdict"]]
+    rules = {f"'{name.replace('_', ' ')} wins' is right in": one for name, one in found["shortcuts"]["rules"].items()}
+    room = {
+        "conflict over shared pairs (0 to 0.5 of two)": found["room"]["conflict"],
+        "best without knowing who asks": found["room"]["ceiling"],
+    }
+    lines += ["", "| measure | value | 95 % interval | n |", "|---|---|---|---|"]
+    lines += [_figure(name, one) for name, one in {**rules, **room}.items()]
+    lines += ["", "All figures are in `audit.json`."]
+    return "\n".join(lines)
+
+
+def _figure(name: str, one: dict[str, Any]) -> str:
+    if "value" not in one:
+        return f"| {name} | not measured | {one['not_measured']} | |"
+    low, high = one["interval"]
+    return f"| {name} | {one['value']:.3f} | {low:.3f} to {high:.3f} | {one['n']} |"
 
 
 def _samples(samples: list[dict[str, Any]]) -> str:

@@ -230,6 +230,25 @@ def _add_versions(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     validate.add_argument("run", type=Path, metavar="DIR", help="a run folder, or what was pulled")
     validate.set_defaults(command=_validate)
+    audit = commands.add_parser(
+        "audit",
+        help="measure how personal the preferences of a dataset are, and what else decides them",
+        allow_abbrev=False,
+    )
+    audit.add_argument(
+        "source", help="a run folder, a URL, OWNER/NAME@X.Y.Z, or anyone's .parquet, .jsonl or .csv file"
+    )
+    audit.add_argument(
+        "--columns", nargs="+", default=[], metavar="NAME=COLUMN",
+        help="of anyone's file: prompt, chosen, rejected, persona, profile (A+B for several), wish, dimension, ...",
+    )  # fmt: skip
+    audit.add_argument("--again", metavar="RUN", help="another run of the same people, to see how steady they are")
+    audit.add_argument("--trusted", type=Path, metavar="FILE", help="labels known to be right: columns id and right")
+    audit.add_argument(
+        "--benchmark", type=Path, action="append", default=[], metavar="FILE", help="prompts not to overlap with"
+    )
+    audit.add_argument("--out", type=Path, metavar="FILE", help="where to (default: audit.json in the run, or here)")
+    audit.set_defaults(command=_audit)
     export = commands.add_parser("export", help="write a dataset in the form that a trainer reads", allow_abbrev=False)
     export.add_argument("source", help="a run folder, a URL, or OWNER/NAME@X.Y.Z")
     export.add_argument("--view", required=True, metavar="NAME", help="the form; `simforge show views` has them all")
@@ -407,6 +426,28 @@ def _validate(options: argparse.Namespace) -> int:
         print(problem)
     print(f"{options.run}: {len(found)} problems." if found else f"{options.run} is sound.")
     return int(bool(found))
+
+
+def _audit(options: argparse.Namespace) -> int:
+    import json
+
+    from simforge import audit, versions
+
+    columns = dict(one.split("=", 1) for one in options.columns if "=" in one)
+    if len(columns) < len(options.columns):
+        raise UsageError("--columns takes NAME=COLUMN, for example --columns persona=user_id chosen=better.")
+    more = audit.Options(columns, options.again, options.trusted, tuple(options.benchmark))
+    found = audit.audit(options.source, more)
+    run = Path(options.source)
+    if (run / "manifest.json").is_file() and options.out is None:
+        where = versions.audited(run, found)
+    else:
+        where = options.out or Path("audit.json")
+        where.write_text(json.dumps(found, indent=2), encoding="utf-8")
+    for one in found["verdict"]:
+        print(f"{one['weight']:5}  {one['says']}")
+    print(f"All figures are in {where}.")
+    return 0
 
 
 def _export(options: argparse.Namespace) -> int:

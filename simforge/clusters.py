@@ -7,7 +7,7 @@ cluster is what is linked by that, over however many links.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -48,6 +48,13 @@ def of_prompts(texts: Iterable[str]) -> list[int]:
     return clusters(map(_runs, texts), PROMPTS, bands=64)
 
 
+def of_pairs(rows: Iterable[Sequence[str]]) -> list[int]:
+    """Clusters of prompt, chosen and rejected, by the three-word runs of each: turned round they are another pair."""
+    return clusters(
+        ([f"{place} {run}" for place, text in enumerate(row) for run in _words(text)] for row in rows), PEOPLE, bands=32
+    )
+
+
 def of_people(cast: Cast) -> list[int]:
     """Clusters of people, by their traits: 0.8 is one trait in nine that is different."""
     return clusters(_traits(cast), PEOPLE, bands=32)
@@ -85,6 +92,11 @@ def _traits(cast: Cast) -> Iterator[list[str]]:
 def _runs(text: str) -> set[str]:
     plain = " ".join(re.findall(r"\w+", text.lower()))
     return {plain[start : start + RUN] for start in range(max(1, len(plain) - RUN + 1))}
+
+
+def _words(text: str) -> set[str]:
+    said = re.findall(r"\w+", text.lower())
+    return {" ".join(said[start : start + 3]) for start in range(max(1, len(said) - 2))}
 
 
 def _link(of: list[int], number: int, alike: list[int]) -> None:

@@ -58,7 +58,7 @@ def push(folder: Path, repo: str, version: str, public: bool = False, traits: bo
             release = releases.release(repo, wanted, before, old, manifest)
             commit, committed = head, False
             if files(_manifest(api, repo, head)) != files(manifest):
-                texts = releases.texts(manifest, release)
+                texts = releases.texts(manifest, release, staged)
                 found = _committed(api, repo, head, staged, texts, f"Version {wanted}")
                 if found is None:  # somebody else was faster
                     continue

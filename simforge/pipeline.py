@@ -183,6 +183,7 @@ def generate(options: Options, display: Display) -> Run:
         about = {role: _about(spec, recipe) for role, spec in specs.items()}
         spent = _spent(folder.ledger, specs, purse.prices) if purse is not None else None
         manifest = versions.seal(folder, plan, about, total, spent)
+        _look_over(options.out)
     except (UsageError, ModelError):
         folder.abandon()
         raise
@@ -195,6 +196,15 @@ def generate(options: Options, display: Display) -> Run:
     finally:
         folder.release()
     return Run(options.out, manifest)
+
+
+def _look_over(out: Path) -> None:
+    """The part of the audit that costs seconds; `simforge audit` does the rest."""
+    from simforge import audit
+
+    manifest = versions.manifest_of(out)
+    if sum(manifest["counts"]["preferences"].values()):
+        versions.audited(out, audit.cheap(audit.pairs.read(str(out))))
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,8 @@ def ready(folder: Path, traits: bool) -> Iterator[tuple[Path, dict[str, Any]]]:
                 manifest["files"][name] |= _without(folder / name, staged / name, columns)
             else:
                 (staged / name).symlink_to((folder / name).resolve())
+        if (folder / "audit.json").is_file():  # figures only; a report shows people, and stays at home
+            (staged / "audit.json").symlink_to((folder / "audit.json").resolve())
         yield staged, {**manifest, "withheld": withheld}
 
 
@@ -124,10 +126,12 @@ def release(
     return card.Release(repo, str(version), str(before or ""), comparing.manifests(old, new) if old else [])
 
 
-def texts(manifest: dict[str, Any], about: card.Release) -> dict[str, str]:
+def texts(manifest: dict[str, Any], about: card.Release, folder: Path) -> dict[str, str]:
     """The files of a version that are text, by name; the manifest last, which says that the version is whole."""
+    audit = folder / "audit.json"
+    found = json.loads(audit.read_text(encoding="utf-8")) if audit.is_file() else None
     return {
-        "README.md": card.render(manifest, about),
+        "README.md": card.render(manifest, about, found),
         croissant.NAME: croissant.render(manifest, about),
         "manifest.json": json.dumps(manifest, indent=2, ensure_ascii=False),
     }

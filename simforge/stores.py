@@ -39,7 +39,7 @@ def push(folder: Path, url: str, version: str, traits: bool = False) -> Pushed:
             return Pushed(made, False, [])
         before = max((one for one in known if one < wanted), default=None)
         release = releases.release(url, wanted, before, known[before] if before else None, manifest)
-        texts = releases.texts(manifest, release)
+        texts = releases.texts(manifest, release, staged)
         going_on = _begun(store, place, digest(files(manifest)))
         for name in releases.content(staged, texts):
             local, remote = staged / name, f"{place}/{name}"

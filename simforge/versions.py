@@ -50,6 +50,7 @@ ROW_GROUP = 5_000
 "Rows in a row group; the same whatever the shards were, so that it cannot show in the bytes."
 FILE_BYTES = 500_000_000
 "A file is ended with the row group that takes it beyond nine tenths of this: files are fetched whole, and again."
+AUDIT = "audit.json"
 LEDGER = "ledger.at"
 "File in the work folder that says where the ledger is, if it is not there."
 SAMPLES, SAMPLED = 3, 100
@@ -162,8 +163,7 @@ class RunFolder:
 
     def manifest(self) -> dict[str, Any]:
         """The manifest of a sealed run."""
-        found: dict[str, Any] = json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
-        return found
+        return manifest_of(self.path)
 
     def unseal(self) -> None:
         """Before more is played: a folder that is being worked on is no version."""
@@ -192,7 +192,7 @@ def seal(
         shutil.rmtree(staging, ignore_errors=True)
         sealed = _tables(folder, plan, staging)
         manifest = _manifest(folder, plan, models, total, sealed, staging) | {"spent": spent}
-        for name in ("manifest.json", "README.md", croissant.NAME):
+        for name in ("manifest.json", "README.md", croissant.NAME, AUDIT):
             (folder.path / name).unlink(missing_ok=True)
         shutil.rmtree(folder.path / "data", ignore_errors=True)
         (staging / "data").replace(folder.path / "data")
@@ -201,6 +201,21 @@ def seal(
         _write(folder.path / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False))
         shutil.rmtree(staging, ignore_errors=True)
     return manifest
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
+    """The manifest of a sealed run."""
+    found: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    return found
+
+
+def audited(folder: Path, found: dict[str, Any]) -> Path:
+    """Put an audit into a sealed run: `audit.json`, and a section of the card."""
+    manifest = manifest_of(folder)
+    with _writing(folder):
+        _write(folder / AUDIT, json.dumps(found, indent=2))
+        _write(folder / "README.md", card.render(manifest, audit=found))
+    return folder / AUDIT
 
 
 NAMED = ("id", "parent", "prompt_id")

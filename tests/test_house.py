@@ -27,7 +27,7 @@ LAYERS = (
     {"dialogue", "users", "records", "writing", "selection"},
     {"shards", "card", "croissant", "estimating", "duplicates"},
     {"executors", "versions", "display", "schemas", "comparing", "releases", "hub", "stores", "loading", "views"},
-    {"validation"},
+    {"validation", "audit"},
     {"casting"},
     {"pipeline"},
     {"cli", "__main__", "__init__"},

@@ -1,0 +1,203 @@
+"""Pairs: preference data as the audit sees it, whoever made it.
+
+    read("OUT")                                             a run, a URL, or a version on the Hub
+    read("mine.parquet", {"persona": "user_id"})            anyone's data, with its columns named
+
+Texts are the last message where a column holds a dialogue. What there is to know of who prefers is a row of numbers:
+the profile in SimForge's own data, whatever columns are named in others'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from simforge import loading, preferences
+from simforge.audit.figures import Array
+from simforge.errors import SourceError, UsageError, nearest
+
+if TYPE_CHECKING:
+    import polars as pl
+
+COLUMNS = ("prompt", "chosen", "rejected", "persona", "profile", "wish", "dimension", "chosen_model", "rejected_model")
+"What can be named of other people's data; `chosen` and `rejected` there must be."
+SUFFIXES = (".parquet", ".jsonl", ".csv")
+MOST = 100_000
+"Pairs that are looked at, about."
+LEVELS = 60
+"Different values up to which a column of a profile is taken as a name and not as a number."
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Preference pairs and who prefers."""
+
+    source: str
+    frame: pl.DataFrame
+    """A row a pair: `prompt`, `chosen`, `rejected` (texts), `persona`, `wish`, `dimension`, `chosen_model`,
+    `rejected_model`, `split` (null where unknown), `label`."""
+    profiles: Array | None
+    "Who prefers, a row of numbers for each pair (pairs, columns); none where nothing is known of them."
+    manifest: dict[str, Any] | None
+    "Of SimForge's own data."
+
+    def __len__(self) -> int:
+        return self.frame.height
+
+
+def read(source: str, columns: Mapping[str, str] | None = None) -> Pairs:
+    """The pairs of a dataset. Raises `SourceError`, `UsageError`, and what `loading.scan` raises."""
+    path = Path(source)
+    if columns or (path.suffix in SUFFIXES and not path.is_dir()):
+        return _others(path, dict(columns or {}))
+    return _own(source)
+
+
+def _own(source: str) -> Pairs:
+    import polars as pl
+
+    manifest = loading.manifest(source)
+    counts = manifest["counts"]["preferences"]
+    if not sum(counts.values()):
+        raise SourceError(f"{source} has no pairs to audit.")
+    # a part of many: whole prompts, so that people who got the same answers stay together
+    of = -(-sum(counts.values()) // MOST)
+    part = pl.coalesce("prompt_id", "dialogue_id").hash(seed=0) % of == 0
+    splits = [split for split in loading.SPLITS if counts.get(split)]
+    table = pl.concat(
+        loading.scan(source, "preferences", split).filter(part).with_columns(split=pl.lit(split)).collect()
+        for split in splits
+    )
+    frame = table.select(
+        prompt=_said("prompt"),
+        chosen=_said("chosen"),
+        rejected=_said("rejected"),
+        persona="persona_id",
+        wish="system",
+        dimension="dimension",
+        chosen_model="chosen_model",
+        rejected_model="rejected_model",
+        split="split",
+        label="label",
+        own="own_dialogue",
+        turn="turn",
+    )
+    space = preferences.of_manifest(manifest)
+    return Pairs(source, frame, _points(table, space), manifest)
+
+
+def _said(name: str) -> pl.Expr:
+    import polars as pl
+
+    return pl.col(name).list.last().struct.field("content")
+
+
+def _points(table: pl.DataFrame, space: preferences.Space) -> Array:
+    """What people want: of a pair about one dimension what they want there, of others all that they want."""
+    values = np.array(table["profile"].struct.field("values").to_list(), dtype=object)
+    numbers = np.array(table["profile"].struct.field("vector").to_list(), dtype=float)
+    names = [(place, pole) for place, name in enumerate(space.dimensions) for pole in space.poles[name]]
+    if space.kind in ("weights", "bipolar"):  # a number for each dimension says it all
+        wanted = [numbers[:, place] for place in range(numbers.shape[1])]
+        of = list(range(numbers.shape[1]))
+    else:
+        wanted = [(values[:, place] == pole).astype(float) for place, pole in names]
+        of = [place for place, _ in names]
+    points = np.stack(wanted, axis=1)
+    about = np.array(
+        [list(space.dimensions).index(name) if name in space.dimensions else -1 for name in table["dimension"]]
+    )
+    elsewhere = (about[:, None] >= 0) & (about[:, None] != np.array(of)[None, :])
+    return np.where(elsewhere, 0.0, points)
+
+
+def _others(path: Path, columns: dict[str, str]) -> Pairs:
+    import polars as pl
+
+    wrong = [name for name in columns if name not in COLUMNS]
+    if wrong:
+        raise UsageError(f"--columns: {wrong[0]!r} is none of: {', '.join(COLUMNS)}{nearest(wrong[0], COLUMNS)}.")
+    table = _table(path)
+    given = {name: columns.get(name, name) for name in COLUMNS}
+    for name in ("chosen", "rejected"):
+        if given[name] not in table.columns:
+            raise SourceError(
+                f"{path} has no column {given[name]!r} for {name}; it has: {', '.join(table.columns)}. Name it with "
+                f"--columns {name}=COLUMN."
+            )
+    missing = [
+        column for name, column in columns.items() for column in column.split("+") if column not in table.columns
+    ]
+    if missing:
+        raise SourceError(f"{path} has no column {missing[0]!r}; it has: {', '.join(table.columns)}.")
+    texts = {name: _text(table, given[name]) for name in ("prompt", "chosen", "rejected", "wish")}
+    plain = {
+        name: table[given[name]].cast(pl.String)
+        if given[name] in table.columns
+        else pl.Series([None] * table.height, dtype=pl.String)
+        for name in ("persona", "dimension", "chosen_model", "rejected_model")
+    }
+    frame = pl.DataFrame({**texts, **plain}).with_columns(
+        split=pl.lit(None, pl.String), label=pl.lit(None, pl.String), own=pl.lit(True), turn=pl.lit(None, pl.Int32)
+    )
+    whole = frame["chosen"].is_not_null() & frame["rejected"].is_not_null() & (frame["chosen"] != frame["rejected"])
+    if not whole.any():
+        raise SourceError(f"{path} has no pair of two different texts.")
+    named = given["profile"].split("+") if given["profile"].split("+")[0] in table.columns else []
+    profiles = _columns(table.filter(whole), named) if named else None
+    return Pairs(str(path), frame.filter(whole), profiles, None)
+
+
+def _table(path: Path) -> pl.DataFrame:
+    import polars as pl
+
+    if not path.is_file():
+        raise SourceError(f"there is no file {path}.")
+    if path.suffix not in SUFFIXES:
+        raise SourceError(f"{path}: pairs come as {', '.join(SUFFIXES)}.")
+    try:
+        if path.suffix == ".parquet":
+            return pl.read_parquet(path)
+        return pl.read_csv(path) if path.suffix == ".csv" else pl.read_ndjson(path)
+    except (OSError, pl.exceptions.PolarsError) as problem:
+        raise SourceError(f"{path} cannot be read: {str(problem).splitlines()[0]}.") from None
+
+
+def _text(table: pl.DataFrame, name: str) -> pl.Series:
+    """A column of texts, or of dialogues, of which the last message counts."""
+    import polars as pl
+
+    if name not in table.columns:
+        return pl.Series([""] * table.height)
+    column = table[name]
+    if isinstance(column.dtype, pl.List):
+        inner = column.dtype.inner
+        if isinstance(inner, pl.Struct) and "content" in {field.name for field in inner.fields}:
+            return column.list.last().struct.field("content")
+        return column.list.last().cast(pl.String)
+    return column.cast(pl.String)
+
+
+def _columns(table: pl.DataFrame, names: list[str]) -> Array:
+    """Columns of a profile as numbers: a 0 or 1 for each value of words, numbers as they are, lists spread out."""
+    import polars as pl
+
+    found: list[Array] = []
+    for name in names:
+        column = table[name]
+        if isinstance(column.dtype, pl.List):
+            rows = [list(row or []) for row in column]
+            wide = max(map(len, rows))
+            if any(len(row) != wide for row in rows) or not column.dtype.inner.is_numeric():
+                raise SourceError(f"{name}: a profile's list holds numbers, as many in each row.")
+            found += list(np.array(rows, dtype=float).T)
+        elif column.dtype.is_numeric() and column.n_unique() > 2:
+            found.append(column.fill_null(0).to_numpy().astype(float))
+        else:
+            levels = column.cast(pl.String).value_counts(sort=True)[name].head(LEVELS).to_list()
+            found += [(column.cast(pl.String) == level).fill_null(False).to_numpy().astype(float) for level in levels]
+    return np.stack(found, axis=1)

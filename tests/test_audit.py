@@ -1,0 +1,222 @@
+"""The audit: what is planted is found, and what is not there is not."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from conftest import simforge
+from planted_pairs import planted
+
+from simforge import audit
+from simforge.audit import figures, labels, pairs, room, shortcuts
+from simforge.errors import SourceError, UsageError
+from simforge.measures import WORD
+
+PROFILE = {"profile": "first+second"}
+
+
+def audited(frame: pl.DataFrame, folder: Path, **columns: str) -> dict[str, Any]:
+    frame.write_parquet(folder / "pairs.parquet")
+    return audit.audit(str(folder / "pairs.parquet"), audit.Options(columns={**PROFILE, **columns}))
+
+
+def cheaply(frame: pl.DataFrame, folder: Path) -> dict[str, Any]:
+    """The part without scorers."""
+    frame.write_parquet(folder / "pairs.parquet")
+    return audit.cheap(pairs.read(str(folder / "pairs.parquet"), PROFILE))
+
+
+def faults(found: dict[str, Any]) -> list[str]:
+    return [one["says"] for one in found["verdict"] if one["weight"] == "fault"]
+
+
+@pytest.fixture(scope="module")
+def clean() -> pl.DataFrame:
+    """Preferences that are personal and common in equal parts, and nothing else."""
+    return planted(0.6, pairs=3_000, seed=7)[0]
+
+
+@pytest.mark.parametrize("dose", [0.0, 0.25, 0.5, 0.75, 1.0])
+def test_a_planted_dose_of_personal_preference_is_measured_and_none_of_a_strangers(dose, tmp_path):
+    frame, truth = planted(dose)
+    found = audited(frame, tmp_path)["information"]["text"]
+    for by in ("prompts", "people"):
+        bits, shuffled = found[by]["bits"], found[by]["shuffled"]
+        assert abs(bits["value"] - truth) < 0.03, (truth, bits)
+        assert shuffled["value"] <= 0.01 and bits["n"] == 6_000
+        assert bits["interval"][0] <= bits["value"] <= bits["interval"][1]
+    gap = found["prompts"]["gap"]["value"]
+    assert gap < 0.01 if dose == 0 else gap > 0.01 if dose > 0.25 else True
+
+
+def test_a_clean_set_is_called_clean(clean, tmp_path):
+    found = audited(clean, tmp_path)
+    assert faults(found) == []
+    said = " ".join(one["says"] for one in found["verdict"])
+    assert "The preferences are personal: who asks tells 0." in said and "No shortcut decides the labels" in said
+    steps = found["waterfall"]["bits"]
+    assert sum(steps.values()) == pytest.approx(1.0) and steps["persona"] > 0.05 and steps["length"] > 0.02
+    assert abs(steps["format"]) < 0.05 and set(steps) == {*shortcuts.STEPS, "residual"}
+
+
+def test_profiles_that_decide_nothing_are_a_fault(clean, tmp_path):
+    source = random.Random(1)
+    other = clean.with_columns(first=pl.Series([source.choice("ab") for _ in range(clean.height)]), second=pl.lit("c"))
+    assert any("The profiles decide nothing that can be measured" in one for one in faults(audited(other, tmp_path)))
+
+
+def turned(frame: pl.DataFrame, chosen: list[bool]) -> pl.DataFrame:
+    """The pairs with the side of each that is wanted."""
+    keep = pl.Series(chosen)
+    return frame.with_columns(
+        chosen=pl.when(keep).then("chosen").otherwise("rejected"),
+        rejected=pl.when(keep).then("rejected").otherwise("chosen"),
+    )
+
+
+def test_a_planted_length_shortcut_is_named(clean, tmp_path):
+    longer = [len(WORD.findall(a)) >= len(WORD.findall(b)) for a, b in clean.select("chosen", "rejected").iter_rows()]
+    found = audited(turned(clean, longer), tmp_path)
+    (said,) = [one for one in faults(found) if "'longer wins'" in one]
+    assert "right in 100%" in said and found["shortcuts"]["length"]["coefficient"]["interval"][0] > 5
+    assert found["waterfall"]["bits"]["length"] > 0.8
+    shorter = cheaply(turned(clean, [not one for one in longer]), tmp_path)
+    assert any("A shortcut the other way round: 'longer wins'" in one for one in faults(shorter))
+
+
+def test_a_planted_echo_is_named(clean, tmp_path):
+    wishes = {"a": "prefers a joke with a wink now and then", "b": "prefers the plain matter of fact and no more"}
+    quoting = clean.with_row_index("n").with_columns(
+        wish=pl.col("first").replace_strict(wishes),
+        chosen=pl.when(pl.col("n") % 5 == 0)
+        .then(pl.concat_str("chosen", pl.lit(" As you "), pl.col("first").replace_strict(wishes)))
+        .otherwise("chosen"),
+    )
+    found = cheaply(quoting, tmp_path)
+    assert found["shortcuts"]["echo"]["difference"]["value"] == pytest.approx(0.2, abs=0.01)
+    assert any(one.startswith("Persona echo: chosen answers quote") for one in faults(found))
+    plain = cheaply(clean.with_columns(wish=pl.col("first").replace_strict(wishes)), tmp_path)
+    assert plain["shortcuts"]["echo"]["difference"]["value"] == 0 and faults(plain) == []
+
+
+def test_planted_duplicates_are_named(clean, tmp_path):
+    found = cheaply(pl.concat([clean, clean.head(600)]), tmp_path)
+    assert found["hygiene"]["repeated_by_one_person"]["value"] == pytest.approx(600 / 3_600)
+    assert any("17% of the pairs are repeated by one person" in one for one in faults(found))
+    near = clean.head(800).with_columns(chosen=pl.concat_str("chosen", pl.lit(" Indeed.")))
+    found = cheaply(pl.concat([clean.head(1_600), near]), tmp_path)
+    assert found["hygiene"]["near_duplicates"]["value"] == pytest.approx(800 / 2_400, abs=0.03)
+
+
+def test_a_planted_position_bias_is_named(tmp_path):
+    out = tmp_path / "run"
+    command = ("generate", "psoup", "--personas", 90, "--out", out, "--set", "judge.share=1")
+    done = simforge(*command, "--model", "scripted:", "--model", "judge=scripted:scripts:always_first")
+    assert done.status == 0, done.err
+    done = simforge("audit", out)
+    assert done.status == 0, done.err
+    assert "fault  A position bias: `judge` takes what stands first in 100%" in done.out
+    assert "fault  `judge` says the same in both orders in 0% only" in done.out
+    assert "good   The preferences are personal" in done.out  # by construction
+    found = json.loads((out / "audit.json").read_text())
+    assert found["information"]["text"]["prompts"]["bits"]["value"] > 0.5
+    assert "## The audit" in (out / "README.md").read_text() and "A position bias" in (out / "README.md").read_text()
+
+
+def test_one_models_answers_that_always_win_are_named(clean, tmp_path):
+    two = clean.with_columns(chosen_model=pl.lit("big"), rejected_model=pl.lit("small"))
+    assert any("The model's name decides: of two models" in one for one in faults(cheaply(two, tmp_path)))
+    both = two.with_row_index("n").with_columns(
+        chosen_model=pl.when(pl.col("n") % 2 == 0).then(pl.lit("big")).otherwise(pl.lit("small")),
+        rejected_model=pl.when(pl.col("n") % 2 == 0).then(pl.lit("small")).otherwise(pl.lit("big")),
+    )
+    assert faults(cheaply(both, tmp_path)) == []
+
+
+def test_room_is_counted_over_answers_that_several_judged():
+    rows = [
+        {"persona": f"p{person}", "dimension": None, "prompt": f"q{number}", "chosen": a, "rejected": b}
+        for number in range(40)
+        for person, (a, b) in enumerate(
+            [("x", "y"), ("x", "y"), ("y", "x"), ("y", "x")] if number < 20 else [("x", "y")] * 4
+        )
+    ]
+    found = room.measure(pl.DataFrame(rows, schema_overrides={"dimension": pl.String}))
+    assert found["shared_pairs"] == found["of"] == 40 and found["judges_a_pair"] == 4
+    assert found["conflict"]["value"] == pytest.approx(0.5 * (2 * 0.25 * 4 / 3))
+    assert found["ceiling"]["value"] == 0.75 and found["minority"]["value"] == 0.25
+    alone = room.measure(pl.DataFrame(rows[:2], schema_overrides={"dimension": pl.String}))
+    assert "were judged by more than one person" in alone["conflict"]["not_measured"]
+
+
+def test_consistency_is_one_where_a_run_is_the_same_and_none_where_it_is_a_coins(clean):
+    both = clean.with_columns(dimension=pl.lit(None, pl.String))
+    same = room.consistency(both, both)
+    assert same["same"]["value"] == 1.0 and same["icc"]["value"] > 0.99
+    source = random.Random(2)
+    coin = room.consistency(both, turned(both, [source.random() < 0.5 for _ in range(both.height)]))
+    assert abs(coin["same"]["value"] - 0.5) < 0.05 and abs(coin["icc"]["value"]) < 0.1
+
+
+def test_labels_are_vouched_for_as_far_as_their_errors_are_few():
+    """Errors get fewer as certainty grows; in hundreds of draws the bound is broken about as often as was said."""
+    source = np.random.default_rng(0)
+    broken, found = 0, 0
+    for _ in range(200):
+        certainty = source.uniform(0.5, 1.0, 400)
+        wrong = source.random(400) > certainty
+        threshold = labels.threshold_of(certainty, wrong, 0.2)
+        if threshold is not None:
+            found += 1
+            broken += 1 - (1 + threshold) / 2 > 0.2  # the mean error above it
+            assert threshold >= 0.5
+    assert found > 150 and broken / 200 < 0.13
+    assert labels.threshold_of(np.full(400, 0.9), np.full(400, True), 0.2) is None
+    assert labels.threshold_of(np.linspace(0.5, 1, 400), np.full(400, False), 0.1) == 0.5
+
+
+def test_intervals_draw_whole_people():
+    alone = figures.mean(np.repeat([0.0, 1.0], 50))
+    ten = figures.mean(np.repeat([0.0, 1.0] * 5, 10), np.repeat(np.arange(10), 10))
+    width = [one["interval"][1] - one["interval"][0] for one in (alone, ten)]
+    assert alone["value"] == ten["value"] == 0.5 and width[1] > 2 * width[0]
+    assert "too few" in figures.mean(np.zeros(5))["not_measured"]
+
+
+def test_what_is_missing_is_said_and_not_guessed(clean, tmp_path):
+    clean.select("chosen", "rejected").write_ndjson(tmp_path / "bare.jsonl")
+    found = audit.audit(str(tmp_path / "bare.jsonl"))
+    assert "name the column of a profile" in found["information"]["text"]["bits"]["not_measured"]
+    for one in (found["labels"]["judges"], found["hygiene"]["leaks"]["people"], found["certified"]["coverage"]):
+        assert one["not_measured"]
+    assert found["people"] is None and any("was not measured" in one["says"] for one in found["verdict"])
+
+
+@pytest.mark.parametrize(
+    ("columns", "kind", "sentence"),
+    [
+        ({"chosen": "better"}, SourceError, r"has no column 'better' for chosen; it has: prompt, chosen"),
+        ({"profile": "traits"}, SourceError, r"has no column 'traits'"),
+        ({"person": "persona"}, UsageError, r"--columns: 'person' is none of: prompt, chosen.*did you mean 'persona'"),
+    ],
+)
+def test_a_column_that_is_not_there_is_named(clean, tmp_path, columns, kind, sentence):
+    clean.head(50).write_parquet(tmp_path / "x.parquet")
+    with pytest.raises(kind, match=sentence):
+        pairs.read(str(tmp_path / "x.parquet"), columns)
+
+
+def test_the_command_audits_anyones_file_and_writes_where_it_is_told(clean, tmp_path):
+    clean.head(400).write_csv(tmp_path / "mine.csv")
+    done = simforge("audit", "mine.csv", "--columns", "profile=first+second", "--out", "a.json", cwd=tmp_path)
+    assert done.status == 0, done.err
+    assert done.out.splitlines()[-1] == "All figures are in a.json."
+    assert json.loads((tmp_path / "a.json").read_text())["pairs"] == 400
+    wrong = simforge("audit", "mine.csv", "--columns", "profile", cwd=tmp_path)
+    assert wrong.status == 2 and "--columns takes NAME=COLUMN" in wrong.err
