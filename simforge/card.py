@@ -27,7 +27,13 @@ SHOWN = 400
 "Most characters of a text among the sample pairs."
 GROUPS = 20
 "Most groups of people that are listed."
-_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+_SIZES = (
+    (1_000, "n<1K"),
+    (10_000, "1K<n<10K"),
+    (100_000, "10K<n<100K"),
+    (1_000_000, "100K<n<1M"),
+    (10_000_000, "1M<n<10M"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +47,23 @@ class Release:
     changes: list[str]
     "What is different from it."
 
+    @property
+    def name(self) -> str:
+        """Its name, without where it is."""
+        return self.repo.rstrip("/").rpartition("/")[2] if "://" in self.repo else self.repo.replace("/", "-")
+
 
 def render(manifest: dict[str, Any], release: Release | None = None, audit: dict[str, Any] | None = None) -> str:
     """The card of a sealed run; of a version on the Hub it says how to load that, and what has changed."""
     recipe = manifest["recipe"]
-    source = f'"{release.repo}", revision="v{release.version}"' if release else "PATH"
-    people = source.replace(", revision", ', "personas", revision') if release else 'PATH, "personas"'
+    loading = _loading(release)
     sections = [
         f"# {recipe['description'].strip()}",
         "Made with SimForge: simulated users with hidden preference profiles talked to assistants, and each pair holds "
         "the answer that the person prefers and one that they do not. Nobody in it is a real person, and no human "
         "checked the labels.",
         "## Loading",
-        _block(
-            f"from datasets import load_dataset\n\npairs = load_dataset({source})  # prompt, chosen, rejected\n"
-            f"people = load_dataset({people})"
-        ),
+        _block(loading),
         "For the forms that trainers other than TRL read: `simforge export`.",
         *(["## Changes", _changes(release)] if release else []),
         "## Tables",
@@ -80,6 +87,19 @@ def render(manifest: dict[str, Any], release: Release | None = None, audit: dict
     return f"---\n{_front_matter(manifest)}---\n\n" + "\n\n".join(sections) + "\n"
 
 
+def _loading(release: Release | None) -> str:
+    if release and "://" in release.repo:
+        place = f'"{release.repo}@{release.version}"'
+        return f'import simforge\n\npairs = simforge.load({place})\npeople = simforge.load({place}, "personas")'
+    source = f'"{release.repo}"' if release else '"."'
+    version = f', revision="v{release.version}"' if release else "  # in this folder"
+    return (
+        "from datasets import load_dataset\n\n"
+        f"pairs = load_dataset({source}{version})  # prompt, chosen, rejected\n"
+        f'people = load_dataset({source}, "personas"{version})'
+    ).replace("  # in this folder)", ")  # in this folder")
+
+
 def _changes(release: Release) -> str:
     if not release.before:
         return f"{release.version} is the first version."
@@ -89,7 +109,7 @@ def _changes(release: Release) -> str:
 
 def _front_matter(manifest: dict[str, Any]) -> str:
     rows = sum(manifest["counts"]["preferences"].values())
-    size = next((label for bound, label in _SIZES if rows < bound), "1M<n<10M")
+    size = next((label for bound, label in _SIZES if rows < bound), "10M<n<100M")
     configs, infos, schemas = [], [], records.published(manifest)
     for table in records.TABLES:
         counts = manifest["counts"][table]
@@ -170,6 +190,11 @@ def _counts(manifest: dict[str, Any]) -> str:
         f"The {distinct['pairs']} pairs are {distinct['triples']} different triples of prompt, chosen and rejected, "
         f"over {distinct['answers']} different pairs of answers: the same two can stand in pairs of several people."
     )
+    lines += [
+        "",
+        "`validation` holds people to tune on, `test_personas` people whom training never saw, `test_prompts` prompts "
+        "that it never saw, asked by people whom it did. A table without rows has no config.",
+    ]
     for name, found in clusters.items():
         what = "people" if name == "personas" else "prompts"
         lines.append(
@@ -179,9 +204,9 @@ def _counts(manifest: dict[str, Any]) -> str:
     for table, columns in manifest.get("withheld", {}).items():
         named = ", ".join(f"`{column}`" for column in columns)
         lines.append(
-            f"Of `{table}` these columns are sensitive and were not published: {named}. What people say in the "
+            f"Of `{table}` these columns are sensitive and were left out: {named}. They are no secret: what people say "
+            "in the dialogues may speak of them, and who has the pack and the seed can draw the same people again."
         )
-        lines[-1] += "dialogues may still speak of them."
     return "\n".join(lines)
 
 

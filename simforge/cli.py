@@ -257,6 +257,7 @@ def _add_versions(commands: argparse._SubParsersAction[_Parser]) -> None:
     export.add_argument(
         "--system", action="store_true", help="put the person's wish before each prompt as a system message"
     )
+    export.add_argument("--where", metavar="SQL", help="only pairs that this holds for, such as \"label = 'judge'\"")
     export.set_defaults(command=_export)
     versions = commands.add_parser("versions", help="list the versions of a dataset", allow_abbrev=False)
     versions.add_argument("repo", metavar="OWNER/NAME", help="on the Hub; or a URL")
@@ -431,13 +432,14 @@ def _validate(options: argparse.Namespace) -> int:
 def _audit(options: argparse.Namespace) -> int:
     import json
 
-    from simforge import audit, versions
+    from simforge import audit, loading, versions
 
     columns = dict(one.split("=", 1) for one in options.columns if "=" in one)
     if len(columns) < len(options.columns):
         raise UsageError("--columns takes NAME=COLUMN, for example --columns persona=user_id chosen=better.")
     more = audit.Options(columns, options.again, options.trusted, tuple(options.benchmark))
-    found = audit.audit(options.source, more)
+    with loading.readable(options.source):
+        found = audit.audit(options.source, more)
     run = Path(options.source)
     if (run / "manifest.json").is_file() and options.out is None:
         where = versions.audited(run, found)
@@ -453,7 +455,8 @@ def _audit(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     from simforge import loading, views
 
-    count = views.export(options.source, options.view, options.to, options.split, options.system)
+    with loading.readable(options.source):
+        count = views.export(options.source, options.view, options.to, options.split, options.system, options.where)
     pairs = sum(loading.manifest(options.source)["counts"]["preferences"].values())
     print(
         f"{count:,} rows are in {options.to}, as {options.view} ({options.source} has {pairs:,} pairs in all splits)."
@@ -486,9 +489,10 @@ def _diff(options: argparse.Namespace) -> int:
     from simforge import comparing, loading
 
     both = options.old, options.new
-    lines = comparing.manifests(*map(loading.manifest, both))
-    people = comparing.people(*(loading.scan(one, "personas") for one in both))
-    labels = comparing.labels(*(loading.scan(one) for one in both))
+    with loading.readable(*both):
+        lines = comparing.manifests(*map(loading.manifest, both))
+        people = comparing.people(*(loading.scan(one, "personas") for one in both))
+        labels = comparing.labels(*(loading.scan(one) for one in both))
     for line in lines or ["made alike, with the same files"]:
         print(line)
     print(f"people: {people['shared']} in both, {people['only_old']} before only, {people['only_new']} now only")

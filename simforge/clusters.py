@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 PEOPLE, PROMPTS = 0.8, 0.7
 "Similarity from which people, by their traits, and prompts, by runs of characters, are nearly the same."
 PERMUTATIONS = 256
+"Of a sketch, unless it says otherwise."
 ERROR = 0.05
 "Of an estimate, nineteen times of twenty; it is taken off the threshold, so that what is near is rather not parted."
 RUN = 5
 "Characters of a run."
+FEW = 3
+"Traits below which people are compared by their texts."
 PHRASE = 6
 "Words of a trait's value from which it is compared by its words, not as a whole."
 
@@ -56,7 +59,8 @@ def of_pairs(rows: Iterable[Sequence[str]]) -> list[int]:
 
 
 def of_people(cast: Cast) -> list[int]:
-    """Clusters of people, by their traits: 0.8 is one trait in nine that is different."""
+    """Clusters of people, by their traits: 0.8 is one trait in nine that is different. Those who are hardly more than a
+    text are compared by it."""
     return clusters(_traits(cast), PEOPLE, bands=32)
 
 
@@ -68,11 +72,11 @@ def linked(count: int, links: Iterable[tuple[int, int]]) -> list[int]:
     return [_root(of, number) for number in range(count)]
 
 
-def sketch(words: Iterable[str]) -> Any:
-    """The MinHash of a set of words, of `PERMUTATIONS` values."""
+def sketch(words: Iterable[str], permutations: int = PERMUTATIONS) -> Any:
+    """The MinHash of a set of words."""
     from rensa import RMinHash
 
-    found = RMinHash(num_perm=PERMUTATIONS, seed=1)
+    found = RMinHash(num_perm=permutations, seed=1)
     found.update(list(words))
     return found
 
@@ -84,7 +88,7 @@ def _traits(cast: Cast) -> Iterator[list[str]]:
         for name, value in zip(names, row, strict=True):
             words = str(value).lower().split()
             found += [f"{name}={word}" for word in words] if len(words) >= PHRASE else [f"{name}={value}"]
-        if cast.texts is not None:
+        if cast.texts is not None and len(names) < FEW:
             found += _runs(cast.text(number))
         yield found
 

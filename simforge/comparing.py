@@ -29,6 +29,11 @@ def manifests(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         before, after = (sum(one["counts"].get(table, {}).values()) for one in (old, new))
         if before != after:
             lines.append(f"rows of {table}: {before} before, {after} now")
+    splits = [
+        {split for counts in one["counts"].values() for split, rows in counts.items() if rows} for one in (old, new)
+    ]
+    lines += [f"the split {split} is gone" for split in sorted(splits[0] - splits[1])]
+    lines += [f"the split {split} is new" for split in sorted(splits[1] - splits[0])]
     for reason in sorted({*old["discards"], *new["discards"]}):
         before, after = (one["discards"].get(reason, 0) for one in (old, new))
         if before != after:

@@ -405,7 +405,7 @@ class Recipe(Strict):
     "How the endpoints of `openai:NAME@URL` models are asked, by URL (or its beginning and `*`)."
     licences: dict[str, str] = {}
     """Licences that SimForge does not know, as the Hub writes them: of models by their reference (or its beginning and
-    `*`), and of `prompts` from a file of yours. The strictest of all sources' is that of the rows."""
+    `*`), of `prompts` and of `people` from a file of yours. The strictest of all sources' is that of the rows."""
     servers: dict[str, Server] = {}
     "How the `vllm:NAME` models are served, by reference (or its beginning and `*`)."
     cast: Cast = Cast()

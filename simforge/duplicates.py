@@ -15,6 +15,8 @@ from simforge import clusters, records
 from simforge.identity import digest
 from simforge.pairing import NEAR, runs
 
+PERMUTATIONS = 64
+"Of a sketch: of two texts at the threshold the similarity is off by less than 0.08 nineteen times of twenty."
 PARTS = ("prompt", "chosen", "rejected")
 
 
@@ -71,6 +73,6 @@ def _alike(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def _sketch(text: str) -> np.ndarray:
-    """A MinHash whose values are cut to two bytes, of which one in 65,536 is equal by chance: every pair of a run has
-    three of them."""
-    return np.array(clusters.sketch(" ".join(run) for run in runs(text)).digest(), np.uint32).astype(np.uint16)
+    """A MinHash cut to a byte a value, of which one in 256 is equal by chance: a run has three for each pair."""
+    found = clusters.sketch((" ".join(run) for run in runs(text)), PERMUTATIONS).digest()
+    return np.array(found, np.uint32).astype(np.uint8)

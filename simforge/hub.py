@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from simforge import releases
 from simforge.errors import HubError, NotFound, UsageError
 from simforge.identity import file_sha256
-from simforge.releases import Published, Pushed, Version, files
+from simforge.releases import TAG, Published, Pushed, Version
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -47,7 +47,7 @@ def push(folder: Path, repo: str, version: str, public: bool = False, traits: bo
     """
     wanted, api = Version.of(version), _api()
     _named(repo)
-    with releases.ready(folder, traits) as (staged, manifest):
+    with releases.ready(folder, traits, str(wanted)) as (staged, manifest):
         _try(lambda: api.create_repo(repo, repo_type="dataset", private=not public, exist_ok=True), repo)
         for _ in range(RACES):
             head, tags = _refs(api, repo)
@@ -57,7 +57,7 @@ def push(folder: Path, repo: str, version: str, public: bool = False, traits: bo
             old = _manifest(api, repo, tags[before]) if before else None
             release = releases.release(repo, wanted, before, old, manifest)
             commit, committed = head, False
-            if files(_manifest(api, repo, head)) != files(manifest):
+            if not releases.same(_manifest(api, repo, head), manifest):
                 texts = releases.texts(manifest, release, staged)
                 found = _committed(api, repo, head, staged, texts, f"Version {wanted}")
                 if found is None:  # somebody else was faster
@@ -76,8 +76,9 @@ def versions(repo: str) -> list[Published]:
     return [Published(repo, one, tags[one], _manifest(api, repo, tags[one]) or {}) for one in sorted(tags)]
 
 
-def pull(reference: str, out: Path | None = None, tables: tuple[str, ...] = ()) -> Path:
-    """Fetch a version, whole or some of its tables; gives its folder. Without `out` it lies in the Hub's cache.
+def pull(reference: str, out: Path | None = None, tables: tuple[str, ...] = (), split: str | None = None) -> Path:
+    """Fetch a version, whole or some of its tables, or a split of them; gives its folder. Without `out` it lies in the
+    Hub's cache.
 
     Raises `UsageError`, `HubError` where a file is not what the manifest says.
     """
@@ -86,7 +87,7 @@ def pull(reference: str, out: Path | None = None, tables: tuple[str, ...] = ()) 
     api, found = _api(), located(reference)
     if out is not None and out.exists() and any(out.iterdir()):
         raise UsageError(f"{out} is there already and not empty: choose another --out.")
-    wanted = ["README.md", "manifest.json", *(f"data/{table}/*" for table in tables)] if tables else None
+    wanted = ["README.md", "manifest.json", *(f"data/{table}/{split or ''}*" for table in tables)] if tables else None
     folder = Path(
         _try(
             lambda: snapshot_download(
@@ -97,9 +98,11 @@ def pull(reference: str, out: Path | None = None, tables: tuple[str, ...] = ()) 
     )
     if out is not None:
         shutil.rmtree(folder / ".cache", ignore_errors=True)
-    for name, about in found.manifest.get("files", {}).items():
+    for name, about in found.manifest["files"].items():
         path = folder / name
         if (wanted is None or path.exists()) and (not path.is_file() or file_sha256(path) != about["sha256"]):
+            if out is not None:
+                shutil.rmtree(folder)
             raise HubError(f"{reference}: {name} is not what its manifest says; pull it again. ({api.endpoint})")
     return folder
 
@@ -135,7 +138,8 @@ def _committed(api: HfApi, repo: str, head: str, folder: Path, texts: dict[str, 
     adds += [CommitOperationAdd(name, str(folder / name)) for name in releases.content(folder, texts)]
     named = {one.path_in_repo for one in adds}
     there = _try(lambda: api.list_repo_files(repo, repo_type="dataset", revision=head), repo)
-    gone = [name for name in there if name.startswith("data/") and name not in named]
+    ours = [name for name in there if name.startswith("data/") or name in releases.BESIDES]
+    gone = [name for name in ours if name not in named]
     operations: list[Any] = [*adds, *(CommitOperationDelete(name) for name in gone)]
 
     def commit() -> str:
@@ -162,7 +166,7 @@ def _tagged(api: HfApi, repo: str, version: Version, commit: str) -> None:
 
 def _there_already(api: HfApi, repo: str, version: Version, commit: str, manifest: dict[str, Any]) -> Pushed:
     """A version that is there is left alone, whatever it is."""
-    releases.same(repo, version, _manifest(api, repo, commit), manifest)
+    releases.unmoved(repo, version, _manifest(api, repo, commit), manifest)
     return Pushed(Published(repo, version, commit, manifest), False, [])
 
 
@@ -170,7 +174,7 @@ def _refs(api: HfApi, repo: str) -> tuple[str, dict[Version, str]]:
     """Commit of `main`, and of each tag that is a version."""
     refs = _try(lambda: api.list_repo_refs(repo, repo_type="dataset"), repo)
     heads = {one.name: one.target_commit for one in refs.branches}
-    versions = [one for one in refs.tags if re.fullmatch(r"v\d+\.\d+\.\d+", one.name)]
+    versions = [one for one in refs.tags if TAG.fullmatch(one.name)]
     return heads.get("main", ""), {Version.of(one.name): one.target_commit for one in versions}
 
 
@@ -182,8 +186,8 @@ def _manifest(api: HfApi, repo: str, revision: str) -> dict[str, Any] | None:
         path = _try(lambda: api.hf_hub_download(repo, "manifest.json", repo_type="dataset", revision=revision), repo)
     except EntryNotFoundError:
         return None
-    found: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
-    return found
+    found = json.loads(Path(path).read_text(encoding="utf-8"))
+    return found if isinstance(found, dict) and isinstance(found.get("files"), dict) else None
 
 
 class _LostRace(Exception):
@@ -192,17 +196,25 @@ class _LostRace(Exception):
 
 def _try(call: Callable[[], T], repo: str) -> T:
     """A call to the Hub, again while that can help. Raises `HubError` with the Hub's own words."""
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     network: Any = (HfHubHTTPError, *HfHubHTTPError.__bases__, OSError)  # the library below the client comes and goes
     problem: BaseException | None = None
     for attempt in range(TRIES):
         try:
             return call()
+        except LocalEntryNotFoundError as lost:  # it could not be asked, which is not that there is none
+            problem = lost
         except EntryNotFoundError:
             raise
         except RepositoryNotFoundError as missing:
-            raise HubError(f"the Hub has no dataset {repo}, or you may not see it: {_said(missing)}") from None
+            hint = "log in with `hf auth login`, or set HF_TOKEN, where it is private"
+            raise HubError(f"the Hub has no dataset {repo}, or you may not see it: {hint} ({_said(missing)})") from None
         except HfHubHTTPError as refused:
             status = refused.response.status_code if refused.response is not None else 0
             if status == 412:
@@ -226,7 +238,7 @@ def _said(problem: BaseException) -> str:
 
 def _named(repo: str) -> None:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
-        raise UsageError(f"a dataset on the Hub is written OWNER/NAME, not {repo!r}.")
+        raise UsageError(f"a dataset on the Hub is written OWNER/NAME, not {repo!r}; a folder of versions file://PATH.")
 
 
 def _api() -> HfApi:

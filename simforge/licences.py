@@ -1,8 +1,9 @@
 """Licences: under which one a dataset's rows stand.
 
 A row is made of what people, prompts and models brought, so it stands under the strictest of their licences: the one
-whose conditions include those of all the others. Where there is none, or one is not known, it is `other`, and the card
-says what is asked for. This is a reading of the conditions' names, not legal advice.
+whose conditions include those of all the others. Where there is none, where two of them each want what is made of them
+for themselves, or where one is not known, it is `other`, and the card says what is asked for. This is a reading of the
+conditions' names, not legal advice.
 """
 
 from __future__ import annotations
@@ -57,15 +58,21 @@ KNOWN: dict[str, tuple[str, ...]] = {
 def of_rows(sources: Mapping[str, str]) -> dict[str, Any]:
     """The licence of rows made of sources, by what they are: its name on the Hub (`other` where there is none that
     covers all), what it asks for, and why it is this one."""
-    wanted = {one for licence in sources.values() for one in _asks(licence)}
-    fitting = [name for name in KNOWN if set(KNOWN[name]) == wanted and name in map(str.lower, sources.values())]
-    row = fitting[-1] if fitting else "other"
+    given = {licence.lower() for licence in sources.values()}
+    wanted = {one for licence in given for one in _asks(licence)}
+    own_terms = [name for name in given if {"sa", "use"} & {*_asks(name)}]  # what is made of it stands under just that
+    fitting = [name for name in KNOWN if name in given and {*KNOWN[name]} == wanted]
+    row = fitting[-1] if fitting and len(own_terms) < 2 and "nd" not in wanted else "other"
     deciding = [what for what, licence in sources.items() if licence.lower() == row]
     unknown = [what for what, licence in sources.items() if "unknown" in _asks(licence)]
     if deciding:
         why = f"it has every condition of the others, and is that of {_listed(deciding)}"
     elif unknown:
         why = f"the terms of {_listed(unknown)} are not known here: look them up, and name them under `licences`"
+    elif "nd" in wanted:
+        why = "one of its sources allows no changed copies, and this is one: it may not be passed on"
+    elif len(own_terms) > 1:
+        why = f"{_listed(sorted(own_terms))} each ask that what is made of them stands under themselves"
     else:
         why = "no one licence of them has every condition of the others"
     asks = [one for one in CONDITIONS if one in wanted]

@@ -11,8 +11,10 @@ A source is a run's folder, a URL that fsspec knows (`s3://bucket/run`), or a ve
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +50,7 @@ def scan(source: str | Path, table: str = "preferences", split: str | None = Non
     if "://" in str(source):
         place = stores.located(str(source)).commit if stores.is_version(str(source)) else str(source)
         return _at_url(place, table, pattern, split)
-    folder = hub.pull(str(source), tables=(table,)) if hub.is_version(str(source)) else Path(source)
+    folder = hub.pull(str(source), tables=(table,), split=split) if hub.is_version(str(source)) else Path(source)
     files = sorted((folder / "data" / table).glob(pattern))
     if not files:
         raise _nothing(source, table, split, sorted((folder / "data" / table).glob("*.parquet")))
@@ -68,7 +70,7 @@ def manifest(source: str | Path) -> dict[str, Any]:
         with fsspec.open(place, encoding="utf-8") as file:
             found: dict[str, Any] = json.load(file)
     except (OSError, ValueError, ImportError):
-        raise SourceError(f"{source} is no dataset: there is no manifest.json in it.") from None
+        raise SourceError(f"{source} is no dataset: there is no manifest.json in it.{_hint(source)}") from None
     return found
 
 
@@ -79,11 +81,14 @@ def load(
     where: str | None = None,
     view: str | None = None,
     streaming: bool = False,
+    system: bool = False,
 ) -> datasets.Dataset | datasets.IterableDataset:
-    """A table as the `datasets` library has it, or a view of the dataset (`view="trl_sft"`).
+    """A table as the `datasets` library has it, or a view of the dataset (`view="trl_sft"`), with the wish before each
+    prompt where `system` says so.
 
-    `where` is an SQL condition over its columns (`label = 'judge'`). The rows are mapped from a file in that library's
-    cache, which is made once; with `streaming` they are read as they are asked for and no file is made.
+    `where` is an SQL condition over the table's columns, of a view over those of the pairs that it is made from
+    (`label = 'judge'`). The rows are mapped from a file in that library's cache, which is made once; with `streaming`
+    they are read as they are asked for and no file is made (a version on the Hub is fetched first).
 
     Raises what `scan` raises, and `UsageError` where the library is missing or the condition is none.
     """
@@ -91,37 +96,57 @@ def load(
         import datasets
     except ImportError:
         raise UsageError("simforge.load gives a datasets.Dataset: install datasets, or use simforge.scan.") from None
-    frame = _chosen(source, table, split, where, view)
+    if view is not None:
+        from simforge import views
+
+        if table != "preferences":
+            raise UsageError(f"a view is made of several tables: give view={view!r} or table={table!r}, not both.")
+        frame = views.rows(source, view, split, system, where)
+    else:
+        frame = filtered(scan(source, table, split), where)
     schema = _usual(frame.limit(0).collect().to_arrow().schema)
     if streaming:
         features = datasets.Features.from_arrow_schema(schema)
         return datasets.IterableDataset.from_generator(_rows, features=features, gen_kwargs={"frame": frame})
-    wanted = [_content(source), table, split, where, view, __version__]
+    wanted = [_content(source), table, split, where, view, system, __version__]
     path = Path(datasets.config.HF_DATASETS_CACHE) / "simforge" / f"{digest(wanted)}.arrow"
     if not path.is_file():
         _keep(frame, schema, path)
     return datasets.Dataset.from_file(str(path))
 
 
-def _chosen(source: str | Path, table: str, split: str | None, where: str | None, view: str | None) -> pl.LazyFrame:
+@contextmanager
+def readable(*sources: str | Path) -> Iterator[None]:
+    """Turn what is said of spoilt files into a sentence."""
     import polars as pl
 
-    if view is not None:
-        from simforge import views
+    try:
+        yield
+    except (pl.exceptions.ComputeError, pl.exceptions.SchemaError, OSError) as problem:
+        said = str(problem).splitlines()[0][:200]
+        raise SourceError(
+            f"{' or '.join(map(str, sources))} cannot be read: {said}. simforge validate DIR says which file is spoilt."
+        ) from None
 
-        frame = views.rows(source, view, split)
-    else:
-        frame = scan(source, table, split)
+
+def filtered(frame: pl.LazyFrame, where: str | None) -> pl.LazyFrame:
+    """The rows that an SQL condition holds for. Raises `UsageError` where it is none over these columns."""
+    import polars as pl
+
     if where is None:
         return frame
-    columns = frame.collect_schema().names()
     try:
-        frame = frame.filter(pl.sql_expr(where))
-        frame.collect_schema()
+        found = frame.filter(pl.sql_expr(where))
+        pl.DataFrame(schema=frame.collect_schema()).clear(1).filter(
+            pl.sql_expr(where)
+        )  # its types are seen with rows only
     except pl.exceptions.PolarsError as problem:
-        said = str(problem).splitlines()[0]
-        raise UsageError(f"where: {where!r} does not fit: {said}; the columns are: {', '.join(columns)}.") from None
-    return frame
+        said = str(problem).splitlines()[0].partition("; valid columns")[0]
+        columns = ", ".join(frame.collect_schema().names())
+        raise UsageError(
+            f"where: {where!r} does not fit: {said}; the columns are: {columns}. Texts stand in single quotes."
+        ) from None
+    return found
 
 
 def _rows(frame: pl.LazyFrame) -> Iterator[dict[str, Any]]:
@@ -143,11 +168,18 @@ def _keep(frame: pl.LazyFrame, schema: pa.Schema, path: Path) -> None:
 
 
 def _content(source: str | Path) -> Any:
-    """What decides the rows of a source: its files by digest, and where they are at hand, when they were written."""
+    """What decides the rows of a source: of a version that it is this one; of a folder or a URL, which may be written
+    to, its files with their sizes and times."""
+    import fsspec
+
     found = manifest(source)
-    local = not (hub.is_version(str(source)) or "://" in str(source))
-    times = [(Path(source) / name).stat().st_mtime_ns for name in found["files"]] if local else []
-    return [found["digest"], {name: about["sha256"] for name, about in found["files"].items()}, times]
+    if hub.is_version(str(source)) or stores.is_version(str(source)):
+        return [found["digest"], {name: about["sha256"] for name, about in found["files"].items()}]
+    system, root = fsspec.core.url_to_fs(str(source))
+    about = (system.info(path) for path in system.find(f"{root.rstrip('/')}/data"))
+    return [
+        [one["name"], one["size"], str(one.get("mtime") or one.get("LastModified") or one.get("ETag"))] for one in about
+    ]
 
 
 def _usual(schema: pa.Schema) -> pa.Schema:
@@ -187,5 +219,14 @@ def _nothing(source: str | Path, table: str, split: str | None, files: list[Path
     if files:
         there = sorted({path.name.partition("-")[0] for path in files})
         return SourceError(f"{source}: {table} has no split {split!r}{nearest(str(split), there)}.")
-    hint = "" if "@" in str(source) else " A version is written OWNER/NAME@1.2.0, or s3://bucket/NAME@1.2.0."
-    return SourceError(f"{source} is no dataset: there is no data/{table} in it.{hint}")
+    return SourceError(f"{source} is no dataset: there is no data/{table} in it.{_hint(source)}")
+
+
+def _hint(source: str | Path) -> str:
+    """What a source may have been meant for."""
+    said = str(source)
+    if "@" in said or Path(said).exists():
+        return ""
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", said) or "://" in said:
+        return f" Say which version it is, as in {said}@1.2.0 or {said}@latest; simforge versions {said} lists them."
+    return " A version is written OWNER/NAME@1.2.0, or s3://bucket/NAME@1.2.0."

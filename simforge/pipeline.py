@@ -157,7 +157,7 @@ def generate(options: Options, display: Display) -> Run:
     try:
         if folder.sealed() and not any(tally.failed for tally in folder.finished().values()):
             known = folder.manifest()
-            if known["recipe"]["licences"] == recipe.licences:
+            if known["recipe"].get("licences") == recipe.licences:
                 return Run(options.out, known)
         with _ready(options, recipe, specs, script) as power:
             folder.note("options", _plain(options))

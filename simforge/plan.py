@@ -19,7 +19,7 @@ from functools import cached_property
 from typing import Any
 
 from simforge import clusters
-from simforge.config import Recipe, Splits
+from simforge.config import Recipe
 from simforge.identity import cycled, digest, rng
 from simforge.personas import Cast, persona_id
 from simforge.preferences import Profiles, Space
@@ -31,14 +31,6 @@ LOOKS = 400
 "People who are looked at for one who may be in an audience, or be a stranger."
 STEERED = frozenset({Condition.own, Condition.opposite, Condition.stranger, Condition.revised})
 "Conditions that speak of one dimension, where the recipe contrasts dimensions."
-
-
-def drawn(splits: Splits, seed: int, group: int) -> str:
-    """The split that a group of people is drawn into."""
-    share = rng(seed, "split/persona", str(group)).random()
-    if share < splits.test_personas:
-        return "test_personas"
-    return "validation" if share < splits.test_personas + splits.validation else "train"
 
 
 @dataclass(frozen=True)
@@ -181,21 +173,16 @@ class Plan:
 
     def held(self, person: int) -> str:
         """The split that a person is in, whatever the prompts. Who is nearly the same as somebody is where they are,
-        and groups are not parted; a cluster of more people than are to be held out stays in `train`."""
-        splits, group = self.recipe.splits, self._cluster[self.group(person)]
-        found = drawn(splits, self.seed, group)
-        most = max(self.recipe.prompts.people, len(self.cast) * float(getattr(splits, found, 1)))
-        return found if self._sizes[group] <= most else "train"
+        and groups are not parted."""
+        return self._people_held.get(self._cluster[self.group(person)], "train")
 
     def split(self, person: int, prompt_id: str | None) -> str:
         """The split of a dialogue, by its person first and its prompt second. Prompts that are nearly the same are held
-        out together, unless they are more than are to be held out."""
-        held, share = self.held(person), self.recipe.splits.test_prompts
-        if held == "test_personas" or prompt_id is None or not share:
+        out together."""
+        held = self.held(person)
+        if held == "test_personas" or prompt_id is None or not self.recipe.splits.test_prompts:
             return held
-        first, size = self._alike[prompt_id]
-        taken = size <= max(1, share * len(self.prompts)) and rng(self.seed, "split/prompt", first).random() < share
-        return "test_prompts" if taken else held
+        return "test_prompts" if self._alike[prompt_id] in self._prompts_held else held
 
     @cached_property
     def clustered(self) -> dict[str, dict[str, int]]:
@@ -205,7 +192,7 @@ class Plan:
         if self._people_apart:
             found["personas"] = _told(len(self.cast), self._sizes)
         if self._prompts_apart:
-            found["prompts"] = _told(len(self.prompts), Counter(first for first, _ in self._alike.values()))
+            found["prompts"] = _told(len(self._alike), Counter(self._alike.values()))
         return found
 
     @property
@@ -231,12 +218,41 @@ class Plan:
         return Counter(self._cluster[self.group(person)] for person in range(len(self.cast)))
 
     @cached_property
-    def _alike(self) -> dict[str, tuple[str, int]]:
-        """Of each prompt the first one that it is held out with, and how many there are."""
-        firsts = clusters.of_prompts(prompt.text for prompt in self.prompts)
-        sizes = Counter(firsts)
-        together = zip(self.prompts, firsts, strict=True)
-        return {prompt.id: (self.prompts[first].id, sizes[first]) for prompt, first in together}
+    def _people_held(self) -> dict[int, str]:
+        """The split of each cluster of people that is not in `train`."""
+        if not self._people_apart:
+            return {}
+        splits, count = self.recipe.splits, len(self.cast)
+        tests = self._filled(self._sizes, splits.test_personas * count, "split/persona")
+        rest = Counter({name: size for name, size in self._sizes.items() if name not in tests})
+        tuned = self._filled(rest, splits.validation * count, "split/persona")
+        return dict.fromkeys(tuned, "validation") | dict.fromkeys(tests, "test_personas")
+
+    @cached_property
+    def _prompts_held(self) -> set[str]:
+        """The clusters of prompts that are held out."""
+        found = Counter(self._alike.values())
+        return set(self._filled(found, self.recipe.splits.test_prompts * found.total(), "split/prompt"))
+
+    def _filled(self, sizes: Counter[Any], wanted: float, purpose: str) -> list[Any]:
+        """Clusters, in an order drawn by the seed, until as many are in them as are wanted. One that is too large is
+        passed over while there are others, so a kind of people that is half of a cast stays in `train`."""
+        found: list[Any] = []
+        left = wanted if len(sizes) > 2 else 0.0
+        for name in sorted(sizes, key=lambda one: rng(self.seed, purpose, str(one)).random()):
+            if left > 0 and sizes[name] <= max(min(sizes.values()), 1.5 * left):
+                found.append(name)
+                left -= sizes[name]
+        return found
+
+    @cached_property
+    def _alike(self) -> dict[str, str]:
+        """Of each prompt that is used the first one that it is held out with."""
+        places = range((self.group(len(self.cast) - 1) + 1) * self.recipe.prompts.per_persona)
+        used = places if len(places) < len(self.prompts) else range(len(self.prompts))
+        asked = [cycled(self.prompts, place, self.seed, "prompts") for place in used]
+        firsts = clusters.of_prompts(prompt.text for prompt in asked)
+        return {prompt.id: asked[first].id for prompt, first in zip(asked, firsts, strict=True)}
 
     @cached_property
     def _least(self) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -365,8 +365,11 @@ def margin(p_chosen: float | None) -> float | None:
     return None if p_chosen is None else min(4.0, max(-4.0, logit(p_chosen)))
 
 
-def calibrated(pairs: pa.Table, judgments: pa.Table, noise: Mapping[str, Noise]) -> pa.Table:
-    """Pairs with the soft labels that their judges' noise leaves, and margins from them."""
+def calibrated(
+    pairs: pa.Table, judgments: pa.Table, noise: Mapping[str, Noise], uninformed: Collection[str] = ()
+) -> pa.Table:
+    """Pairs with the soft labels that their judges' noise leaves, and margins from them: none from probabilities of a
+    judge that carries no information."""
     by_model = pc.is_in(judgments["method"], pa.array(["model", "panel"]))
     rows = {row["id"]: row for row in judgments.filter(by_model).to_pylist()}
     members: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
@@ -380,7 +383,8 @@ def calibrated(pairs: pa.Table, judgments: pa.Table, noise: Mapping[str, Noise])
         p = None if row is None or p_a is None else p_a if row["a"] == one["chosen_id"] else 1 - p_a
         found.append(p)
         graded = row is not None and row["p_ab"] is not None
-        margins.append(0.0 if one["label"] == "tie" else margin(one["p_chosen"] if p is None and graded else p))
+        graded_margin = 0.0 if row is not None and row["role"] in uninformed else margin(one["p_chosen"])
+        margins.append(0.0 if one["label"] == "tie" else graded_margin if p is None and graded else margin(p))
     for name, values in (("p_calibrated", found), ("margin", margins)):
         place = pairs.schema.get_field_index(name)
         pairs = pairs.set_column(place, pairs.schema.field(place), pa.array(values, pa.float64()))

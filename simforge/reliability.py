@@ -148,6 +148,11 @@ class Record:
         found = {role: Noise.of(judge.verdicts) for role, judge in self._judges.items()}
         return {role: one for role, one in found.items() if one is not None}
 
+    @property
+    def uninformed(self) -> set[str]:
+        """Judges of which it is seen that they carry no information."""
+        return {role for role, judge in self._judges.items() if informs(judge.summary()) is False}
+
     def summary(self) -> dict[str, Any] | None:
         """What a manifest says of the judges; `None` where no model judged."""
         if not self._judges:

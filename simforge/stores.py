@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 from simforge import releases
 from simforge.errors import NotFound, SourceError, UsageError
 from simforge.identity import digest, file_sha256
-from simforge.releases import Published, Pushed, Version, files
+from simforge.releases import TAG, Published, Pushed, Version
 
 REFERENCE = re.compile(r"(?P<url>\w[\w+.-]*://.+)@v?(?P<version>\d+\.\d+\.\d+|latest)")
 "How a version at a URL is written."
@@ -30,25 +31,28 @@ UNDER_WAY = "pushing"
 def push(folder: Path, url: str, version: str, traits: bool = False) -> Pushed:
     """Publish a sealed run as a version at a URL. Raises `UsageError`, `SourceError`."""
     wanted, url = Version.of(version), url.rstrip("/")
-    with releases.ready(folder, traits) as (staged, manifest), _spoken(url):
+    with releases.ready(folder, traits, str(wanted)) as (staged, manifest), _spoken(url):
         store, root = url_to_fs(url)
         place, known = f"{root}/{wanted.tag}", _versions(store, root)
         made = Published(url, wanted, f"{url}/{wanted.tag}", manifest)
         if wanted in known:
-            releases.same(url, wanted, known[wanted], manifest)
+            releases.unmoved(url, wanted, known[wanted], manifest)
             return Pushed(made, False, [])
         before = max((one for one in known if one < wanted), default=None)
         release = releases.release(url, wanted, before, known[before] if before else None, manifest)
         texts = releases.texts(manifest, release, staged)
-        going_on = _begun(store, place, digest(files(manifest)))
+        going_on = _begun(store, place, digest([manifest["files"], manifest["besides"]]))
         for name in releases.content(staged, texts):
             local, remote = staged / name, f"{place}/{name}"
             if not (going_on and store.exists(remote) and store.size(remote) == local.stat().st_size):
                 store.makedirs(remote.rpartition("/")[0], exist_ok=True)
                 store.put_file(str(local), remote)
+        written = {f"{place}/{name}" for name in (*releases.content(staged, texts), *texts)}
+        for remote in store.find(place):
+            if remote not in written:
+                store.rm_file(remote)
         for name, text in texts.items():
             store.pipe_file(f"{place}/{name}", text.encode())
-        store.rm_file(f"{place}/{UNDER_WAY}")
         return Pushed(made, True, release.changes)
 
 
@@ -89,7 +93,8 @@ def pull(reference: str, out: Path) -> Path:
             store.get_file(remote, str(local))
     for name, about in found.manifest["files"].items():
         if not (out / name).is_file() or file_sha256(out / name) != about["sha256"]:
-            raise SourceError(f"{reference}: {name} is not what its manifest says; pull it again.")
+            shutil.rmtree(out)
+            raise SourceError(f"{reference}: {name} is not what its manifest says: it was spoilt there, or on the way.")
     return out
 
 
@@ -112,7 +117,7 @@ def _versions(store: Any, root: str) -> dict[Version, dict[str, Any]]:
     found = {}
     for path in store.ls(root, detail=False) if store.exists(root) else []:
         name = path.rstrip("/").rpartition("/")[2]
-        if re.fullmatch(r"v\d+\.\d+\.\d+", name) and store.exists(f"{path}/manifest.json"):
+        if TAG.fullmatch(name) and store.exists(f"{path}/manifest.json"):
             found[Version.of(name)] = json.loads(store.cat_file(f"{path}/manifest.json"))
     return found
 
@@ -122,6 +127,8 @@ def _begun(store: Any, place: str, what: str) -> bool:
     note = f"{place}/{UNDER_WAY}"
     if store.exists(note) and store.cat_file(note).decode() == what:
         return True
+    if store.exists(place):  # what was begun of another one
+        store.rm(place, recursive=True)
     store.makedirs(place, exist_ok=True)
     store.pipe_file(note, what.encode())
     return False

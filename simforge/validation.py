@@ -66,7 +66,8 @@ def problems(folder: Path) -> list[str]:
     """What is wrong with a dataset's folder. Raises `UsageError` where there is none."""
     path = folder / "manifest.json"
     if not path.is_file():
-        raise UsageError(f"{folder} is no finished run: there is no manifest.json in it.")
+        hint = " A version is pulled first: simforge pull." if "@" in str(folder) else ""
+        raise UsageError(f"{folder} is no finished run: there is no manifest.json in it.{hint}")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         named = dict(manifest["files"])
@@ -182,11 +183,11 @@ def _splits(folder: Path) -> Iterator[str]:
                 leaked = [one for one in people if seen.setdefault(one, split) != split]
                 if leaked:
                     yield f"{table}: {len(leaked)} people of {split} are in {seen[leaked[0]]} too: {_some(leaked)}"
-    prompts = {
-        split: {*pl.read_parquet(path, columns=["prompt_id"])["prompt_id"].drop_nulls()}
-        for split in ("train", "validation", "test_prompts")
-        for path in (folder / "data" / "dialogues").glob(f"{split}-*.parquet")
-    }
+    prompts: dict[str, set[str]] = {}
+    for split in ("train", "validation", "test_prompts"):
+        for path in (folder / "data" / "dialogues").glob(f"{split}-*.parquet"):
+            known = pl.read_parquet(path, columns=["prompt_id"])["prompt_id"].drop_nulls()
+            prompts.setdefault(split, set()).update(known)
     for split in ("train", "validation"):
         both = prompts.get("test_prompts", set()) & prompts.get(split, set())
         if both:

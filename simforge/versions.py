@@ -48,6 +48,8 @@ from simforge.types import Role, Usage
 
 ROW_GROUP = 5_000
 "Rows in a row group; the same whatever the shards were, so that it cannot show in the bytes."
+PARQUET = {"compression": "zstd", "write_page_index": True, "use_content_defined_chunking": True}
+"How files are written: pages end where the content says, so that what two versions share is uploaded once."
 FILE_BYTES = 500_000_000
 "A file is ended with the row group that takes it beyond nine tenths of this: files are fetched whole, and again."
 AUDIT = "audit.json"
@@ -240,7 +242,7 @@ def _tables(folder: RunFolder, plan: Plan, staging: Path) -> _Sealed:
     record = reliability.Record()
     for part in folder.parts():
         record.add(records.of_judges(part))
-    noise, seen = record.noise, Duplicates(plan.recipe.filters.near_duplicates)
+    noise, uninformed, seen = record.noise, record.uninformed, Duplicates(plan.recipe.filters.near_duplicates)
     writer = Writer(staging / "data")
     number, per_persona = -1, plan.recipe.prompts.per_persona
     for part in folder.parts():
@@ -249,7 +251,7 @@ def _tables(folder: RunFolder, plan: Plan, staging: Path) -> _Sealed:
         for key, parent, prompt in zip(*(tables["dialogues"][name].to_pylist() for name in NAMED), strict=True):
             number += parent is None  # a branch stands after the line that it left, and goes where that goes
             split_by_dialogue[key] = plan.split(number // per_persona, prompt)
-        pairs, again = seen.without(records.calibrated(tables["preferences"], tables["judgments"], noise))
+        pairs, again = seen.without(records.calibrated(tables["preferences"], tables["judgments"], noise, uninformed))
         tables |= {"preferences": pairs, "discards": pa.concat_tables([tables["discards"], again])}
         for name, table in tables.items():
             owners = table["id" if name == "dialogues" else "dialogue_id"].to_pylist()
@@ -295,9 +297,7 @@ class _Files:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.written.append(self.folder / f".{self.split}-{len(self.written):05}")
         sink = pa.OSFile(str(self.written[-1]), "wb")
-        # pages end where the content says, so that what two versions share is uploaded once
-        settings = {"compression": "zstd", "write_page_index": True, "use_content_defined_chunking": True}
-        self._open = pq.ParquetWriter(sink, self.schema, **settings), sink
+        self._open = pq.ParquetWriter(sink, self.schema, **PARQUET), sink
         return self._open
 
     def _end(self) -> None:
@@ -406,20 +406,22 @@ def _manifest(
 
 
 def _samples(folder: Path) -> list[dict[str, Any]]:
-    """A few pairs to look at, of different dialogues, from those that nobody is tested on."""
-    found: dict[str, dict[str, Any]] = {}
+    """A few pairs to look at, of different wishes, from those that nobody is tested on."""
+    found: dict[Any, dict[str, Any]] = {}
     for path in sorted(folder.glob("train-*.parquet")):
         columns = ["dialogue_id", "prompt", "system", "chosen", "rejected", "dimension", "label"]
         for batch in pq.ParquetFile(path).iter_batches(SAMPLED, columns=columns):
             for row in batch.to_pylist():
-                found.setdefault(row.pop("dialogue_id"), row)
+                row.pop("dialogue_id")
+                found.setdefault((row["dimension"], row["system"]), row)
             return list(found.values())[:SAMPLES]
     return []
 
 
 def _licences(plan: Plan, models: Mapping[Role, Mapping[str, str]]) -> dict[str, str]:
     """The licence of each thing that rows are made of."""
-    found = {f"the people ({plan.cast.name})": plan.cast.pack.licence}
+    people = plan.recipe.licence("people") or ("unknown" if plan.cast.brought else plan.cast.pack.licence)
+    found = {f"the people ({plan.cast.name})": people}
     source = plan.recipe.prompts.source
     if plan.prompts:
         named = plan.recipe.licence("prompts") or ("unknown" if catalog.is_path(source) else prompts.LICENCE)

@@ -99,4 +99,4 @@ def test_a_kind_of_people_is_held_out_whole_and_one_that_is_too_many_stays_in_tr
     assert set().union(*found.values()) == {"train", "validation", "test_personas"}
     (tmp_path / "few.yaml").write_text(PACK.replace("[Ann, Bo, Cy, Di, Ed, Flo, Gus, Hal]", "[Ann]"))
     plan, _ = prepare(config.load("psoup", [splits[0], "splits={test_personas: 0.01}"]), 400, 0)
-    assert {plan.held(person) for person in range(400)} == {"train"}  # 13 of each kind, and four to be held out
+    assert {plan.held(person) for person in range(400)} == {"train"}  # all are linked, over those who share answers

@@ -60,8 +60,8 @@ def test_a_push_is_one_commit_and_one_tag_and_the_same_bytes_are_none(hub, runs)
     (commit,) = [one for one in repo["commits"].values() if one["parent"]]
     assert commit["title"] == "Version 1.0.0" and {"README.md", "manifest.json"} < {*commit["files"]}
     assert not any(name.startswith("work") for name in commit["files"])
-    later = simforge("push", runs[0], REPO, "--version", "1.0.1", env=hub.env)  # a tag on what is there
-    assert later.status == 0 and len(state(hub)["repos"][REPO]["commits"]) == 2
+    later = simforge("push", runs[0], REPO, "--version", "1.0.1", env=hub.env)  # the same data under its own card
+    assert later.status == 0 and len(state(hub)["repos"][REPO]["commits"]) == 3
     listed = simforge("versions", REPO, env=hub.env).out.splitlines()
     assert [line.split()[0] for line in listed] == ["1.0.0", "1.0.1"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -47,7 +48,10 @@ def front_matter(folder: Path) -> dict[str, Any]:
     [
         ({"people": "Apache-2.0", "prompts": "CC0-1.0"}, "apache-2.0", "is that of people"),
         ({"people": "Apache-2.0", "prompts": "CC-BY-4.0"}, "cc-by-4.0", "is that of prompts"),
-        ({"people": "CC-BY-NC-SA-4.0", "a": "MIT", "b": "CC-BY-SA-4.0"}, "cc-by-nc-sa-4.0", "is that of people"),
+        ({"people": "CC-BY-NC-SA-4.0", "a": "MIT", "b": "CC0-1.0"}, "cc-by-nc-sa-4.0", "is that of people"),
+        ({"people": "CC-BY-NC-SA-4.0", "b": "CC-BY-SA-4.0"}, "other", "each ask that what is made of them"),
+        ({"people": "GPL-3.0", "b": "CC-BY-SA-4.0"}, "other", "cc-by-sa-4.0 and gpl-3.0 each ask"),
+        ({"people": "CC-BY-ND-4.0", "b": "MIT"}, "other", "allows no changed copies"),
         ({"people": "CC-BY-SA-4.0", "prompts": "CC-BY-NC-4.0"}, "other", "no one licence of them"),
         ({"people": "CC0-1.0", "model": "unknown"}, "other", "the terms of model are not known here"),
         ({"people": "CC0-1.0", "model": "Our-Own-1.0"}, "other", "the terms of model are not known here"),
@@ -176,7 +180,7 @@ def test_a_push_to_a_url_that_was_cut_uploads_the_rest(scripted_run, tmp_path):
     names = sorted(done.manifest["files"])
     (place / names[0]).write_bytes((place / names[0]).read_bytes()[:100])
     (place / names[1]).unlink()
-    (place / stores.UNDER_WAY).write_text(stores.digest(stores.files(done.manifest)))
+    (place / stores.UNDER_WAY).write_text(stores.digest([done.manifest["files"], done.manifest["besides"]]))
     assert stores.versions(url) == []  # not whole
     kept = {name: (place / name).stat().st_mtime_ns for name in names[2:]}
     assert stores.push(scripted_run, url, "1.0.0").committed
@@ -185,8 +189,52 @@ def test_a_push_to_a_url_that_was_cut_uploads_the_rest(scripted_run, tmp_path):
         assert file_sha256(place / name) == about["sha256"]
     (place / "manifest.json").unlink()
     (place / stores.UNDER_WAY).write_text("another run")
-    assert stores.push(scripted_run, url, "1.0.0").committed  # whatever lies there of another one is written over
+    (place / "report.html").write_text("of another run")
+    assert stores.push(scripted_run, url, "1.0.0").committed  # what lies there of another one is taken away
     assert {name: (place / name).stat().st_mtime_ns for name in kept} != kept
+    there = {path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()}
+    assert there == {*names, "README.md", "manifest.json", "croissant.json", "audit.json"}
+
+
+def test_what_is_spoilt_is_not_published(scripted_run, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(scripted_run, copy, ignore=shutil.ignore_patterns("work"))
+    path = next(copy.glob("data/turns/*.parquet"))
+    path.unlink()
+    refused = simforge("push", copy, f"file://{tmp_path}/store", "--version", "1.0.0")
+    assert refused.status == 2 and f"{path.name} is not what its manifest says" in refused.err
+    assert not (tmp_path / "store").exists()
+
+
+def test_words_about_the_same_data_are_another_version(scripted_run, hub, tmp_path):
+    """A licence that is named later reaches the Hub under a new number, with a card of its own."""
+    first = simforge("push", scripted_run, "stub/x", "--version", "1.0.0", env=hub.env)
+    assert first.status == 0, first.err
+    copy = tmp_path / "copy"
+    shutil.copytree(scripted_run, copy, ignore=shutil.ignore_patterns("work"))
+    manifest = manifest_of(copy)
+    manifest["licence"]["row"] = "cc-by-4.0"
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    refused = simforge("push", copy, "stub/x", "--version", "1.0.0", env=hub.env)
+    assert refused.status == 2 and "with other data or other words about it" in refused.err
+    assert simforge("push", copy, "stub/x", "--version", "1.0.1", env=hub.env).status == 0
+    assert simforge("pull", "stub/x@1.0.1", "--out", tmp_path / "pulled", env=hub.env).status == 0
+    assert front_matter(tmp_path / "pulled")["license"] == "cc-by-4.0"
+    assert 'revision="v1.0.1"' in (tmp_path / "pulled" / "README.md").read_text()
+
+
+def test_what_people_tell_of_sensitive_traits_stays_at_home_too(run, tmp_path):
+    done = simforge("generate", "--personas", 12, "--set", "cast.pack=acs", "--set", "dialogue.disclosure=gradually",
+                    "--model", "scripted:", "--out", tmp_path / "acs")  # fmt: skip
+    assert done.status == 0, done.err
+    assert "disclosed" in pl.read_parquet(tmp_path / "acs/data/turns/*.parquet").columns
+    done = simforge("push", tmp_path / "acs", f"file://{tmp_path}/store", "--version", "1.0.0")
+    assert done.status == 0 and "disclosed" in done.out and "reasons_ab" in done.out
+    place = tmp_path / "store/v1.0.0"
+    assert "disclosed" not in pl.read_parquet(place / "data/turns/*.parquet").columns
+    assert "They are no secret" in (place / "README.md").read_text()
+    assert simforge("pull", f"file://{tmp_path}/store@1.0.0", "--out", tmp_path / "pulled").status == 0
+    assert simforge("validate", tmp_path / "pulled").status == 0
 
 
 def test_a_mistake_with_a_url_is_a_sentence(scripted_run, tmp_path):
@@ -205,7 +253,8 @@ def test_a_mistake_with_a_url_is_a_sentence(scripted_run, tmp_path):
     path = next((tmp_path / "soup/v1.0.0/data/personas").iterdir())
     path.write_bytes(path.read_bytes()[:-1])
     spoilt = simforge("pull", f"{url}@1.0.0", "--out", tmp_path / "x")
-    assert spoilt.status == 2 and f"{path.name} is not what its manifest says; pull it again" in spoilt.err
+    assert spoilt.status == 2 and f"{path.name} is not what its manifest says: it was spoilt there" in spoilt.err
+    assert not (tmp_path / "x").exists()
 
 
 def test_files_end_at_their_size_and_are_one_table(tmp_path):

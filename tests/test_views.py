@@ -79,11 +79,24 @@ def test_an_answer_that_is_chosen_and_rejected_by_one_person_is_in_no_unpaired_r
     assert sorted(found) == sorted(clear)
 
 
-def test_reward_rows_have_margins_that_do_not_speak_against_them(run, tmp_path):
-    rows = seen(run, "trl_reward", tmp_path)
-    margins = [row["margin"] for row in pairs_of(run)]
+def test_reward_rows_have_margins_that_do_not_speak_against_them(tmp_path):
+    """A judge that follows the profile, by length alone, and errs in a fifth of its calls: of some labels by
+    construction it says the opposite."""
+    command = ("generate", "psoup", "--personas", 200, "--out", tmp_path / "run", "--set", "judge.share=1")
+    model = ("--model", "scripted:", "--model", "judge=scripted:judges:errs_in_a_fifth")
+    done = simforge(*command, *model, "--set", "labels.check=none", "--set", "candidates.contrast=rotate")
+    assert done.status == 0, done.err
+    rows = seen(tmp_path / "run", "trl_reward", tmp_path)
+    margins = [row["margin"] for row in pairs_of(tmp_path / "run")]
     assert [row["margin"] for row in rows] == [one for one in margins if one is not None and one >= 0]
-    assert any(one is not None and one < 0 for one in margins)
+    assert any(one is not None and one < 0 for one in margins) and max(row["margin"] for row in rows) > 1
+
+
+def test_probabilities_of_a_judge_without_information_give_no_margin(run):
+    about = json.loads((run / "manifest.json").read_text())["judges"]["judges"]["judge"]
+    assert not about["corrected"]["sure"] and not about["correlation"]["sure"]
+    judged = [row for row in pairs_of(run) if row["p_chosen"] is not None]
+    assert judged and {row["margin"] for row in judged} == {0.0}
 
 
 def test_sft_learns_the_chosen_answer_and_has_nothing_twice(run, tmp_path):
@@ -330,6 +343,29 @@ def test_transcripts_in_which_somebody_writes_the_marks_are_left_out(run, tmp_pa
     first = pairs.head(1).with_columns(chosen=marked)
     pl.concat([first, pairs.slice(1)]).write_parquet(path)
     assert views.rows(copy, "hh").collect().height == pairs.height - 1
+
+
+@pytest.mark.parametrize("name", ["aloe", "dsp", "multifaceted_sft", "prism_conversations", "personalllm"])
+def test_a_view_is_the_same_file_each_time(published, tmp_path, name):
+    texts = set()
+    for number in range(3):
+        views.export(published(RECIPES[name]), name, tmp_path / f"{number}.jsonl", split=None)
+        texts.add((tmp_path / f"{number}.jsonl").read_text())
+    assert len(texts) == 1
+
+
+def test_a_condition_is_over_the_pairs_that_a_view_is_made_from(run, tmp_path):
+    wanted = [pair for pair in pairs_of(run) if pair["label"] == "construction" and pair["turn"] == 1]
+    rows = seen(run, "trl_preference", tmp_path, "--where", "label = 'construction' AND turn = 1")
+    assert [row["chosen"] for row in rows] == [pair["chosen"] for pair in wanted] and wanted
+    loaded = package.load(run, view="trl_preference", where="turn = 1", system=True)
+    assert {row[0]["role"] for row in loaded["prompt"]} == {"system"} and loaded.num_rows >= len(rows)
+    with pytest.raises(UsageError, match="Texts stand in single quotes"):
+        package.load(run, view="trl_sft", where='label = "judge"')
+    with pytest.raises(UsageError, match=r"where: .* does not fit"):
+        package.load(run, where="margin > 'a'")
+    with pytest.raises(UsageError, match="give view='trl_sft' or table='personas', not both"):
+        package.load(run, "personas", view="trl_sft")
 
 
 def test_streamed_rows_are_the_loaded_ones(run):

@@ -85,6 +85,8 @@ class Cast:
     "Profiles that were read with the people (struct: space, names, values, vector)."
     sha256: str | None = None
     "Digest of the file that the people came from."
+    brought: bool = False
+    "Whether they came from a file that does not say by which pack they were made, so that its licence is not theirs."
 
     def __len__(self) -> int:
         return self.frame.height
@@ -252,6 +254,7 @@ def read_cast(path: Path, fallback: str, n: int | None) -> Cast:
         texts=frame["text"].head(n) if "text" in frame.columns else None,
         profiles=frame["profile"].head(n) if "profile" in frame.columns else None,
         sha256=digest([file_sha256(file) for file in files]),
+        brought=meta is None,
     )
     _whole(cast, path)
     return cast

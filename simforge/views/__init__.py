@@ -46,12 +46,15 @@ class Run:
 
     source: str
     split: str | None
-    system: bool
+    system: bool = False
     "Whether a system message with the person's wish stands before the prompt."
+    where: str | None = None
+    "SQL condition over the pairs that are taken."
 
     def table(self, name: str = "preferences") -> pl.LazyFrame:
         """A table's rows in the split that is exported."""
-        return loading.scan(self.source, name, self.split)
+        rows = loading.scan(self.source, name, self.split)
+        return loading.filtered(rows, self.where) if name == "preferences" else rows
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -96,12 +99,14 @@ def view(name: str) -> View:
     return cast(View, import_module(f"{__name__}.{name}"))
 
 
-def rows(source: str | Path, name: str, split: str | None = "train", system: bool = False) -> pl.LazyFrame:
-    """A dataset's rows as a view has them. Raises `NotFound`, `UsageError` where the dataset does not have what the
-    view takes, and what `loading.scan` raises."""
+def rows(
+    source: str | Path, name: str, split: str | None = "train", system: bool = False, where: str | None = None
+) -> pl.LazyFrame:
+    """A dataset's rows as a view has them, of the pairs that an SQL condition holds for. Raises `NotFound`,
+    `UsageError` where the dataset does not have what the view takes, and what `loading.scan` raises."""
     import polars as pl
 
-    found, run = view(name), Run(str(source), split, system)
+    found, run = view(name), Run(str(source), split, system, where)
     refuses, manifest = getattr(found, "refuses", None), run.manifest
     reason = refuses(manifest) if refuses else None
     if reason is not None:
@@ -120,11 +125,18 @@ def rows(source: str | Path, name: str, split: str | None = "train", system: boo
     return frame
 
 
-def export(source: str | Path, name: str, to: Path, split: str | None = "train", system: bool = False) -> int:
+def export(
+    source: str | Path,
+    name: str,
+    to: Path,
+    split: str | None = "train",
+    system: bool = False,
+    where: str | None = None,
+) -> int:
     """Write a view to a file; gives its rows. Raises what `rows` raises, and `UsageError` for another kind of file."""
     if to.suffix not in WRITTEN:
         raise UsageError(f"{to}: a view is written as {', '.join(WRITTEN)}.")
-    frame = rows(source, name, split, system)
+    frame = rows(source, name, split, system, where)
     to.parent.mkdir(parents=True, exist_ok=True)
     made = to.with_name(f".{to.name}")
     try:
@@ -134,7 +146,8 @@ def export(source: str | Path, name: str, to: Path, split: str | None = "train",
     finally:
         made.unlink(missing_ok=True)
     if not count:
-        raise SourceError(f"{source} has nothing to show as {name}{f' in the split {split}' if split else ''}.")
+        part = f" in the split {split}" if split else ""
+        raise SourceError(f"{source} has nothing to show as {name}{part}: docs/datasets.md says what the form takes.")
     return count
 
 

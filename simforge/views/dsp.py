@@ -31,8 +31,8 @@ def frame(run: Run) -> pl.LazyFrame:
     answers = (
         run.table("candidates")
         .filter(finish="stop")
-        .join(owners, left_on="dialogue_id", right_on="id")
-        .join(people, left_on="persona_id", right_on="id", how="left")
+        .join(owners, left_on="dialogue_id", right_on="id", maintain_order="left")
+        .join(people, left_on="persona_id", right_on="id", how="left", maintain_order="left")
         .with_columns(
             query=pl.col("prefix").list.last().struct.field("content"),
             domain=pl.when(condition="own")

@@ -19,13 +19,23 @@ def refuses(manifest: dict[str, Any]) -> str | None:
         return (
             f"it takes preferences with descriptions (a space of the kind hierarchy), not {manifest['space']['name']}."
         )
+    if manifest["recipe"]["dialogue"]["turns"] > 1:
+        return "it takes dialogues of one turn, as the recipe multifaceted makes them."
     return None
 
 
 def frame(run: Run) -> pl.LazyFrame:
     wanted = run.table("personas").select("profile", persona_id="id")
-    owners = run.table("dialogues").select("persona_id", dialogue_id="id").join(wanted, on="persona_id", how="left")
-    answers = run.table("candidates").filter(condition="own", finish="stop").join(owners, on="dialogue_id", how="left")
+    owners = (
+        run.table("dialogues")
+        .select("persona_id", dialogue_id="id")
+        .join(wanted, on="persona_id", how="left", maintain_order="left")
+    )
+    answers = (
+        run.table("candidates")
+        .filter(condition="own", finish="stop")
+        .join(owners, on="dialogue_id", how="left", maintain_order="left")
+    )
     return answers.select(
         **source(run),
         preference_set=preference_set(run),
