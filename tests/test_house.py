@@ -182,7 +182,7 @@ def test_the_commands_of_readme_and_docs_run_in_their_order(tmp_path, hub):
     of the tests' own."""
     names = (
         "README.md",
-        *("docs/recipes.md docs/users.md docs/datasets.md docs/train.md docs/cluster.md personas/README.md".split()),
+        *("docs/recipes.md docs/users.md docs/datasets.md docs/train.md docs/audit.md docs/cluster.md personas/README.md".split()),
     )
     texts = [(ROOT.parent / name).read_text() for name in names]
     blocks = re.findall(r"```sh\n(.*?)```", "\n".join(texts), re.DOTALL)
