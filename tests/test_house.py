@@ -180,10 +180,8 @@ def test_the_readmes_tree_tells_the_truth():
 def test_the_commands_of_readme_and_docs_run_in_their_order(tmp_path, hub):
     """Every line of a shell block that needs neither the big model nor a cluster is run as it stands there, with a Hub
     of the tests' own."""
-    names = (
-        "README.md",
-        *("docs/recipes.md docs/users.md docs/datasets.md docs/train.md docs/audit.md docs/cluster.md personas/README.md".split()),
-    )
+    guides = "recipes users datasets train audit cluster".split()
+    names = ("README.md", *(f"docs/{name}.md" for name in guides), "personas/README.md")
     texts = [(ROOT.parent / name).read_text() for name in names]
     blocks = re.findall(r"```sh\n(.*?)```", "\n".join(texts), re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines() if line.startswith("uv run simforge")]
