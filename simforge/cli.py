@@ -490,7 +490,7 @@ def _diff(options: argparse.Namespace) -> int:
 
     both = options.old, options.new
     with loading.readable(*both):
-        lines = comparing.manifests(*map(loading.manifest, both))
+        lines = comparing.manifests(*map(loading.manifest, both)) + comparing.audits(*map(loading.audit, both))
         people = comparing.people(*(loading.scan(one, "personas") for one in both))
         labels = comparing.labels(*(loading.scan(one) for one in both))
     for line in lines or ["made alike, with the same files"]:

@@ -60,6 +60,33 @@ def _judges(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, str]]:
     return found
 
 
+def audits(old: dict[str, Any] | None, new: dict[str, Any] | None) -> list[str]:
+    """The figures of two audits whose intervals do not touch, a line each; nothing where there are not two."""
+    if old is None or new is None:
+        return []
+    before, after = _figures(old), _figures(new)
+    lines = []
+    for name in before.keys() & after.keys():
+        a, b = before[name], after[name]
+        if (
+            a["interval"]
+            and b["interval"]
+            and (a["interval"][1] < b["interval"][0] or b["interval"][1] < a["interval"][0])
+        ):
+            lines.append(f"audit: {name} {a['value']:.3f} before, {b['value']:.3f} now")
+    return sorted(lines)
+
+
+def _figures(found: Any, path: str = "") -> dict[str, dict[str, Any]]:
+    """All figures in an audit, by where they stand."""
+    if not isinstance(found, dict):
+        return {}
+    if "value" in found and "interval" in found:
+        return {path: found}
+    below = (_figures(value, f"{path}.{key}" if path else key) for key, value in found.items())
+    return {name: one for part in below for name, one in part.items()}
+
+
 def labels(old: pl.LazyFrame, new: pl.LazyFrame) -> dict[str, int]:
     """Of the pairs of the same person on the same dimension over the same two answers to the same prompt: how many
     there are, and how many changed sides; and how many stand in one version only."""

@@ -36,6 +36,10 @@ PAUSE = 0.2
 "Seconds before the first try again; doubles each time."
 LONGEST = 10.0
 "Seconds between two tries at most."
+_KNOWN: dict[tuple[str, str], Published] = {}
+"Versions that were looked up, by endpoint and reference: a tag never moves."
+_CHECKED: set[tuple[Path, str]] = set()
+"Files of the Hub's cache that this process has held against their digests."
 REFERENCE = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@v?(?P<version>[^@/]+)")
 "How a version on the Hub is written: OWNER/NAME@1.2.0, or @latest."
 
@@ -87,7 +91,11 @@ def pull(reference: str, out: Path | None = None, tables: tuple[str, ...] = (), 
     api, found = _api(), located(reference)
     if out is not None and out.exists() and any(out.iterdir()):
         raise UsageError(f"{out} is there already and not empty: choose another --out.")
-    wanted = ["README.md", "manifest.json", *(f"data/{table}/{split or ''}*" for table in tables)] if tables else None
+    wanted = (
+        ["README.md", "manifest.json", "audit.json", *(f"data/{table}/{split or ''}*" for table in tables)]
+        if tables
+        else None
+    )
     folder = Path(
         _try(
             lambda: snapshot_download(
@@ -100,10 +108,13 @@ def pull(reference: str, out: Path | None = None, tables: tuple[str, ...] = (), 
         shutil.rmtree(folder / ".cache", ignore_errors=True)
     for name, about in found.manifest["files"].items():
         path = folder / name
-        if (wanted is None or path.exists()) and (not path.is_file() or file_sha256(path) != about["sha256"]):
+        if wanted is not None and not path.exists():
+            continue
+        if (path, about["sha256"]) not in _CHECKED and (not path.is_file() or file_sha256(path) != about["sha256"]):
             if out is not None:
                 shutil.rmtree(folder)
             raise HubError(f"{reference}: {name} is not what its manifest says; pull it again. ({api.endpoint})")
+        _CHECKED.add((path, about["sha256"]))
     return folder
 
 
@@ -113,6 +124,8 @@ def located(reference: str) -> Published:
     if match is None:
         raise UsageError(f"a version on the Hub is written OWNER/NAME@1.2.0 (or @latest), not {reference!r}.")
     api, repo = _api(), match["repo"]
+    if (api.endpoint, reference) in _KNOWN:
+        return _KNOWN[api.endpoint, reference]
     _, tags = _refs(api, repo)
     if not tags:
         raise HubError(f"{repo} has no versions: push one with simforge push DIR {repo} --version 0.1.0.")
@@ -122,7 +135,10 @@ def located(reference: str) -> Published:
     manifest = _manifest(api, repo, tags[wanted])
     if manifest is None:
         raise HubError(f"{repo}@{wanted} has no manifest.json: it is no dataset of SimForge.")
-    return Published(repo, wanted, tags[wanted], manifest)
+    found = Published(repo, wanted, tags[wanted], manifest)
+    if match["version"] != "latest":
+        _KNOWN[api.endpoint, reference] = found
+    return found
 
 
 def is_version(source: str) -> bool:

@@ -74,6 +74,22 @@ def manifest(source: str | Path) -> dict[str, Any]:
     return found
 
 
+def audit(source: str | Path) -> dict[str, Any] | None:
+    """The figures of a dataset's audit, where it has been audited. Raises `HubError`, `SourceError`."""
+    import fsspec
+
+    if hub.is_version(str(source)):
+        place = str(hub.pull(str(source), tables=("discards",)))
+    else:
+        place = stores.located(str(source)).commit if stores.is_version(str(source)) else str(source)
+    try:
+        with fsspec.open(f"{place.rstrip('/')}/audit.json", encoding="utf-8") as file:
+            found: dict[str, Any] = json.load(file)
+    except (OSError, ValueError):
+        return None
+    return found
+
+
 def load(
     source: str | Path,
     table: str = "preferences",

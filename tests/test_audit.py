@@ -13,7 +13,7 @@ import pytest
 from conftest import simforge
 from planted_pairs import planted
 
-from simforge import audit
+from simforge import audit, comparing
 from simforge.audit import figures, labels, pairs, room, shortcuts
 from simforge.errors import SourceError, UsageError
 from simforge.measures import WORD
@@ -179,6 +179,12 @@ def test_labels_are_vouched_for_as_far_as_their_errors_are_few():
     assert found > 150 and broken / 200 < 0.13
     assert labels.threshold_of(np.full(400, 0.9), np.full(400, True), 0.2) is None
     assert labels.threshold_of(np.linspace(0.5, 1, 400), np.full(400, False), 0.1) == 0.5
+
+
+def test_two_audits_are_told_apart_where_their_intervals_do_not_touch():
+    one, other = {"a": {"value": 0.5, "interval": [0.4, 0.6], "n": 9}}, {"a": {"value": 0.7, "interval": [0.65, 0.8]}}
+    assert comparing.audits({"x": one}, {"x": other}) == ["audit: x.a 0.500 before, 0.700 now"]
+    assert comparing.audits({"x": one}, {"x": one}) == comparing.audits(None, one) == []
 
 
 def test_intervals_draw_whole_people():
