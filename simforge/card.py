@@ -321,7 +321,7 @@ def _audit(found: dict[str, Any]) -> str:
     lines = [f"- {marks[one['weight']]} {one['says']}" for one in found["verdict"]]
     rules = {f"'{name.replace('_', ' ')} wins' is right in": one for name, one in found["shortcuts"]["rules"].items()}
     room = {
-        "conflict over shared pairs (0 to 0.5 of two)": found["room"]["conflict"],
+        "two people disagree on the same two answers": found["room"]["conflict"],
         "best without knowing who asks": found["room"]["ceiling"],
     }
     lines += ["", "| measure | value | 95 % interval | n |", "|---|---|---|---|"]

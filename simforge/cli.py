@@ -432,7 +432,7 @@ def _validate(options: argparse.Namespace) -> int:
 def _audit(options: argparse.Namespace) -> int:
     import json
 
-    from simforge import audit, loading, versions
+    from simforge import audit, loading, report, versions
 
     columns = dict(one.split("=", 1) for one in options.columns if "=" in one)
     if len(columns) < len(options.columns):
@@ -443,6 +443,7 @@ def _audit(options: argparse.Namespace) -> int:
     run = Path(options.source)
     if (run / "manifest.json").is_file() and options.out is None:
         where = versions.audited(run, found)
+        print(f"To read: {report.write(run, found)}")
     else:
         where = options.out or Path("audit.json")
         where.write_text(json.dumps(found, indent=2), encoding="utf-8")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -226,3 +228,49 @@ def test_the_command_audits_anyones_file_and_writes_where_it_is_told(clean, tmp_
     assert json.loads((tmp_path / "a.json").read_text())["pairs"] == 400
     wrong = simforge("audit", "mine.csv", "--columns", "profile", cwd=tmp_path)
     assert wrong.status == 2 and "--columns takes NAME=COLUMN" in wrong.err
+
+
+def test_the_report_is_one_file_in_which_what_a_model_wrote_is_text(tmp_path):
+    """Everything is there to be read, and a script in a person's text is no element of the page."""
+    (tmp_path / "p.yaml").write_text(
+        "description: x\nlicence: CC0-1.0\nsources: [x]\ntext: '<script>alert(1)</script> <b>{{ name }}</b>'\n"
+        "traits: {name: {type: string, draw: {one_of: ['<img src=x onerror=alert(2)>', Bo]}}}\n"
+    )
+    out = tmp_path / "run"
+    sets = ("--set", f"cast.pack={tmp_path}/p.yaml")
+    assert simforge("generate", "psoup", "--personas", 70, "--model", "scripted:", "--out", out, *sets).status == 0
+    done = simforge("audit", out)
+    assert done.status == 0 and f"To read: {out}/report.html" in done.out, done.err
+    page = _Page()
+    page.feed((out / "report.html").read_text())
+    assert page.tags["script"] == 1 and not page.handlers and page.tags["img"] == 0
+    assert page.tags["svg"] >= 4 and page.tags["article"] == 50 + 20
+    assert "<script>alert(1)</script> <b>" in page.said  # as text
+    policy = page.policy
+    assert "default-src 'none'" in policy and "script-src 'sha256-" in policy and not page.links
+    told = json.loads((out / "audit.json").read_text())["verdict"]
+    assert all(one["says"] in page.said for one in told)
+
+
+class _Page(HTMLParser):
+    """Counts what a page consists of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: Counter[str] = Counter()
+        self.handlers: list[str] = []
+        self.links: list[str] = []
+        self.policy = self.said = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        given = dict(attrs)
+        self.handlers += [name for name in given if name.startswith("on")]
+        self.links += [
+            value or "" for name, value in attrs if name in ("src", "href") and not (value or "").startswith("#")
+        ]
+        if given.get("http-equiv") == "Content-Security-Policy":
+            self.policy = given["content"] or ""
+
+    def handle_data(self, data: str) -> None:
+        self.said += data

@@ -28,6 +28,7 @@ LAYERS = (
     {"shards", "card", "croissant", "estimating", "duplicates"},
     {"executors", "versions", "display", "schemas", "comparing", "releases", "hub", "stores", "loading", "views"},
     {"validation", "audit"},
+    {"report"},
     {"casting"},
     {"pipeline"},
     {"cli", "__main__", "__init__"},

@@ -18,7 +18,7 @@ from simforge.measures import WORD
 
 OVERLAP = 13
 "Words in a row that a prompt shares with a benchmark's."
-SAMPLE = 20_000
+SAMPLE = 10_000
 "Pairs compared for near-duplicates at most."
 
 

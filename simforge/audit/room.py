@@ -1,6 +1,6 @@
 """Room: whether there is anything personal to learn, over pairs of answers that several people judged.
 
-conflict(pairs): 0 where all agree on every pair, 0.5 where half of them would have it the other way round.
+conflict: the chance that two of those who judged a pair disagree; 0 where all agree, 0.5 of many who toss coins.
 """
 
 from __future__ import annotations
