@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-collect_ignore = ["consumers"] if "SIMFORGE_VLLM_MODEL" in os.environ else ["served", "consumers"]
+collect_ignore = ["consumers", "browser"] if "SIMFORGE_VLLM_MODEL" in os.environ else ["served", "consumers", "browser"]
 "Those need environments of their own: `tests/served/run` and `tests/consumers/run` make them."
 
 SMALL = "local:smollm2-135m"

@@ -123,8 +123,8 @@ def test_a_planted_position_bias_is_named(tmp_path):
     assert done.status == 0, done.err
     done = simforge("audit", out)
     assert done.status == 0, done.err
-    assert "fault  A position bias: `judge` takes what stands first in 100%" in done.out
-    assert "fault  `judge` says the same in both orders in 0% only" in done.out
+    assert "fault  A position bias: the judge judge takes what stands first in 100%" in done.out
+    assert "fault  The judge judge says the same in both orders in 0% only" in done.out
     assert "good   The preferences are personal" in done.out  # by construction
     found = json.loads((out / "audit.json").read_text())
     assert found["information"]["text"]["prompts"]["bits"]["value"] > 0.5

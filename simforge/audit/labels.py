@@ -43,7 +43,9 @@ def judges(manifest: dict[str, Any] | None) -> dict[str, Any]:
     told = {
         name: {
             "agreement": _figure(one.get("agreement")),
-            "beyond_chance": _figure(one.get("corrected"), "kappa"),
+            "beyond_chance": _figure(
+                {**one["corrected"], "n": one["both_orders"]} if "corrected" in one else None, "kappa"
+            ),
             "first_shown": _figure(one.get("first")),
             "with_construction": _figure(one.get("as_constructed")),
         }

@@ -81,14 +81,15 @@ def _labels(told: dict[str, Any]) -> Iterator[Said]:
     for name, one in judges.items() if "not_measured" not in judges else ():
         first, agreement = one["first_shown"], one["agreement"]
         if measured(first) and (first["interval"][0] > 0.6 or first["interval"][1] < 0.4):
+            place = f"{first['value']:.0%} of {first['n']} verdicts"
+            yield FAULT, f"A position bias: the judge {name} takes what stands first in {place}."
+        if measured(agreement) and agreement["interval"][1] < 0.7:
             yield (
                 FAULT,
-                f"A position bias: `{name}` takes what stands first in {first['value']:.0%} of {first['n']} verdicts.",
+                f"The judge {name} says the same in both orders in {agreement['value']:.0%} only; 85% would be good.",
             )
-        if measured(agreement) and agreement["interval"][1] < 0.7:
-            yield FAULT, f"`{name}` says the same in both orders in {agreement['value']:.0%} only; 85 % would be good."
         elif measured(agreement) and agreement["interval"][0] >= 0.85:
-            yield GOOD, f"`{name}` says the same in both orders in {agreement['value']:.0%}."
+            yield GOOD, f"The judge {name} says the same in both orders in {agreement['value']:.0%}."
     shared = told["families"]["shared"]
     if isinstance(shared, list) and shared and "not_measured" not in judges:
         yield DOUBT, f"Judge and assistants are of one family ({', '.join(shared)}): judges prefer their own."

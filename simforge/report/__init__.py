@@ -106,7 +106,7 @@ def _tables(audit: dict[str, Any]) -> list[dict[str, Any]]:
             ("takes what stands first", one["first_shown"], "0.5"),
             ("agrees with labels by construction", one["with_construction"], "high"),
         ]
-        found.append((f"Judge `{name}`", rows))
+        found.append((f"The judge {name}", rows))
     return [
         {"name": name, "rows": [{"what": what, "good": good, **one} for what, one, good in rows]}
         for name, rows in found
