@@ -44,7 +44,7 @@ def clean() -> pl.DataFrame:
     return planted(0.6, pairs=3_000, seed=7)[0]
 
 
-@pytest.mark.parametrize("dose", [0.0, 0.25, 0.5, 0.75, 1.0])
+@pytest.mark.parametrize("dose", [0.0, 0.5, 1.0])  # tests/bench/doses.py has five
 def test_a_planted_dose_of_personal_preference_is_measured_and_none_of_a_strangers(dose, tmp_path):
     frame, truth = planted(dose)
     found = audited(frame, tmp_path)["information"]["text"]
@@ -54,7 +54,7 @@ def test_a_planted_dose_of_personal_preference_is_measured_and_none_of_a_strange
         assert shuffled["value"] <= 0.01 and bits["n"] == 6_000
         assert bits["interval"][0] <= bits["value"] <= bits["interval"][1]
     gap = found["prompts"]["gap"]["value"]
-    assert gap < 0.01 if dose == 0 else gap > 0.01 if dose > 0.25 else True
+    assert gap < 0.01 if dose == 0 else gap > 0.05
 
 
 def test_a_clean_set_is_called_clean(clean, tmp_path):

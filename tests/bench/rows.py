@@ -79,6 +79,21 @@ def plain(run: Path, out: Path, rows: int) -> dict[str, float]:
         return {"rows/s": copies * table.num_rows / (time.perf_counter() - start)}
 
 
+def seal(run: Path, out: Path, rows: int) -> dict[str, float]:
+    """What sealing does with pairs before it writes them: margins from the judges' noise, near-duplicates, counts."""
+    from simforge import records
+    from simforge.duplicates import Duplicates
+
+    pairs = pq.read_table(run / "data/preferences/train-00000-of-00001.parquet", schema=records.SCHEMAS["preferences"])
+    judged = pq.read_table(run / "data/judgments/train-00000-of-00001.parquet", schema=records.SCHEMAS["judgments"])
+    seen, start, done = Duplicates(True), time.perf_counter(), 0
+    for number in range(-(-rows // pairs.num_rows)):
+        for batch in again(pairs, number).to_batches(max_chunksize=500):
+            seen.without(records.calibrated(pa.Table.from_batches([batch]), judged.slice(0, 100), {}))
+            done += batch.num_rows
+    return {"rows": done, "rows/s": done / (time.perf_counter() - start)}
+
+
 def validate(run: Path, out: Path, rows: int) -> dict[str, float]:
     from simforge import validation
 
@@ -104,7 +119,14 @@ def stream(run: Path, out: Path, rows: int) -> dict[str, float]:
     return {"rows": count, "rows/s": count / (time.perf_counter() - start)}
 
 
-STEPS = {"plain pyarrow": plain, "write": write, "validate": validate, "load": load, "stream a view": stream}
+STEPS = {
+    "plain pyarrow": plain,
+    "seal": seal,
+    "write": write,
+    "validate": validate,
+    "load": load,
+    "stream a view": stream,
+}
 
 
 def main(rows: int) -> None:
