@@ -16,9 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from planted_pairs import planted  # noqa: E402
+from planted_pairs import planted
 
-from simforge import audit  # noqa: E402
+from simforge import audit
 
 
 def main(pairs: int) -> None:
