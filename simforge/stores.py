@@ -139,6 +139,6 @@ def _spoken(url: str) -> Iterator[None]:
     """Turn what a store says into a sentence."""
     try:
         yield
-    except (OSError, ValueError, ImportError, NotImplementedError) as problem:
+    except (OSError, ValueError, ImportError, NotImplementedError) as problem:  # the last: a store that is read only
         said = " ".join(str(problem).split())[:200]
         raise SourceError(f"{url} cannot be used: {said or type(problem).__name__}.") from None

@@ -4,17 +4,25 @@ the person said at its end (Kirk et al. 2024, arXiv 2404.16019; `simforge genera
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from simforge.views import Run
 
 import polars as pl
 
-from simforge.views.prism_utterances import answers, refuses
+from simforge.views import prism_utterances
+from simforge.views.prism_utterances import answers
 
-__all__ = ["SYSTEM", "frame", "refuses"]
 SYSTEM = False
+
+
+def refuses(manifest: dict[str, Any]) -> str | None:
+    if manifest["recipe"]["dialogue"]["feedback"] is None:
+        return (
+            "its people were not asked what they made of the dialogue: set dialogue.feedback, as the recipe prism does."
+        )
+    return prism_utterances.refuses(manifest)
 
 
 def frame(run: Run) -> pl.LazyFrame:

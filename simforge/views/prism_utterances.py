@@ -18,10 +18,6 @@ def refuses(manifest: dict[str, Any]) -> str | None:
     recipe = manifest["recipe"]
     if recipe["labels"]["by"] != "judge" or recipe["pairing"]["compare"] != "best":
         return "its answers have no scores from 1 to 100: rate them, as the recipe prism does."
-    if recipe["dialogue"]["feedback"] is None:
-        return (
-            "its people were not asked what they made of the dialogue: set dialogue.feedback, as the recipe prism does."
-        )
     if recipe["dialogue"]["continue_with"] == "both":
         return "its dialogues branch (dialogue.continue_with is both), and the form has one line each."
     return None

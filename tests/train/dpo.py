@@ -10,34 +10,26 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
-from smollm import smollm
+from smollm import settings, smollm
 from trl import DPOConfig, DPOTrainer
 
-from simforge import views
+import simforge
 
 
 def main(run: str, folder: str, steps: int = 6) -> list[float]:
     model, tokenizer = smollm(Path(folder) / "base")
-    train, test = _pairs(run, "train"), _pairs(run, "test_personas").take(24)
-    settings = DPOConfig(
-        output_dir=folder,
-        max_steps=steps,
-        per_device_train_batch_size=4,
-        learning_rate=1e-5,
-        beta=0.1,
-        max_length=None,  # else what is longer than 1,024 tokens is dropped
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        disable_tqdm=True,
-        seed=0,
+    train, test = (
+        simforge.load(run, view="trl_preference", split=split, system=True) for split in ("train", "test_personas")
     )
-    trainer = DPOTrainer(model, args=settings, train_dataset=train, eval_dataset=test, processing_class=tokenizer)
+    test = test.take(24)
+    trainer = DPOTrainer(
+        model,
+        args=settings(DPOConfig, folder, steps, beta=0.1),
+        train_dataset=train,
+        eval_dataset=test,
+        processing_class=tokenizer,
+    )
     before = trainer.evaluate()
     trainer.train()
     after = trainer.evaluate()
@@ -49,14 +41,6 @@ def main(run: str, folder: str, steps: int = 6) -> list[float]:
     trainer.save_model(folder)
     tokenizer.save_pretrained(folder)
     return losses
-
-
-def _pairs(run: str, split: str) -> Any:
-    """Pairs with the wish as a system message."""
-    import datasets
-
-    rows = views.rows(run, "trl_preference", split, system=True).collect()
-    return datasets.Dataset.from_list(rows.to_dicts())
 
 
 if __name__ == "__main__":

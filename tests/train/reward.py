@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from smollm import smollm
+from smollm import settings, smollm
 from transformers import AutoModelForSequenceClassification
 from trl import RewardConfig, RewardTrainer
 
@@ -26,22 +26,9 @@ def main(run: str, folder: str, steps: int = 6) -> tuple[list[float], Any]:
     model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, dtype=torch.float32)
     model.config.pad_token_id = tokenizer.pad_token_id
     data = simforge.load(run, view="trl_reward")
-    settings = RewardConfig(
-        output_dir=folder,
-        max_steps=steps,
-        per_device_train_batch_size=4,
-        learning_rate=1e-5,
-        max_length=None,
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        disable_tqdm=True,
-        seed=0,
+    trainer = RewardTrainer(
+        model, args=settings(RewardConfig, folder, steps), train_dataset=data, processing_class=tokenizer
     )
-    trainer = RewardTrainer(model, args=settings, train_dataset=data, processing_class=tokenizer)
     batch = next(iter(trainer.get_train_dataloader()))
     trainer.train()
     losses = [one["loss"] for one in trainer.state.log_history if "loss" in one]

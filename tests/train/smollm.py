@@ -26,3 +26,12 @@ def smollm(folder: Path) -> tuple[Any, Any]:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), AutoTokenizer.from_pretrained(folder)
+
+
+def settings(kind: Any, folder: str, steps: int, **more: Any) -> Any:
+    """A trainer's settings for a few steps on a CPU, that drop no pair for its length."""
+    return kind(
+        output_dir=folder, max_steps=steps, per_device_train_batch_size=4, learning_rate=1e-5, max_length=None,
+        logging_steps=1, save_strategy="no", report_to="none", use_cpu=True, bf16=False, gradient_checkpointing=False,
+        disable_tqdm=True, seed=0, **more,
+    )  # fmt: skip
