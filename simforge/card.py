@@ -72,7 +72,7 @@ def render(manifest: dict[str, Any], release: Release | None = None, audit: dict
         _made(manifest),
         *(["## The simulated users", _users(manifest["fidelity"])] if manifest["fidelity"] else []),
         *(["## The judges", _judges(manifest["judges"])] if manifest["judges"] else []),
-        *(["## The audit", _audit(audit)] if audit else []),
+        *(["## The audit", section(audit)] if audit else []),
         *(["## A few pairs", _samples(manifest["samples"])] if manifest["samples"] else []),
         "## What was discarded",
         _discards(manifest["discards"]),
@@ -315,17 +315,22 @@ def _dropped(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _audit(found: dict[str, Any]) -> str:
-    """The verdict, and the figures that it stands on."""
+def section(found: dict[str, Any]) -> str:
+    """What a card says of an audit: the verdict, and the figures that it stands on."""
     marks = {"fault": "**Fault.**", "doubt": "*Doubt.*", "good": "Good."}
     lines = [f"- {marks[one['weight']]} {one['says']}" for one in found["verdict"]]
-    rules = {f"'{name.replace('_', ' ')} wins' is right in": one for name, one in found["shortcuts"]["rules"].items()}
-    room = {
-        "two people disagree on the same two answers": found["room"]["conflict"],
-        "best without knowing who asks": found["room"]["ceiling"],
-    }
+    rows: dict[str, Any] = {}
+    for family, by in found.get("information", {}).items():
+        for held, one in by.items() if "bits" not in by else {"": by}.items():
+            rows[f"bits a pair that the profile tells ({family}{f', {held} held out' if held else ''})"] = one["bits"]
+            if "shuffled" in one:
+                rows[f"the same with other people's profiles ({family}, {held} held out)"] = one["shuffled"]
+    rules = found["shortcuts"]["rules"]
+    rows |= {f"'{name.replace('_', ' ')} wins' is right in": one for name, one in rules.items()}
+    rows["two people disagree on the same two answers"] = found["room"]["conflict"]
+    rows["best without knowing who asks"] = found["room"]["ceiling"]
     lines += ["", "| measure | value | 95 % interval | n |", "|---|---|---|---|"]
-    lines += [_figure(name, one) for name, one in {**rules, **room}.items()]
+    lines += [_figure(name, one) for name, one in rows.items()]
     lines += ["", "All figures are in `audit.json`."]
     return "\n".join(lines)
 

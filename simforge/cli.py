@@ -247,7 +247,30 @@ def _add_versions(commands: argparse._SubParsersAction[_Parser]) -> None:
     audit.add_argument(
         "--benchmark", type=Path, action="append", default=[], metavar="FILE", help="prompts not to overlap with"
     )
-    audit.add_argument("--out", type=Path, metavar="FILE", help="where to (default: audit.json in the run, or here)")
+    audit.add_argument(
+        "--human",
+        type=Path,
+        metavar="FILE",
+        help="dialogues of real people (.jsonl, .parquet), to tell users from them",
+    )
+    audit.add_argument(
+        "--probe",
+        action="store_true",
+        help="ask the model that played the people how they take wrong answers (60 calls)",
+    )
+    audit.add_argument(
+        "--scorers",
+        nargs="+",
+        default=["text", "embeddings"],
+        metavar="FAMILY",
+        help="text, embeddings (default: both)",
+    )
+    audit.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="where audit.json and report.html go (default: the run folder, or AUDIT)",
+    )
     audit.set_defaults(command=_audit)
     export = commands.add_parser("export", help="write a dataset in the form that a trainer reads", allow_abbrev=False)
     export.add_argument("source", help="a run folder, a URL, or OWNER/NAME@X.Y.Z")
@@ -430,26 +453,32 @@ def _validate(options: argparse.Namespace) -> int:
 
 
 def _audit(options: argparse.Namespace) -> int:
-    import json
-
     from simforge import audit, loading, report, versions
 
     columns = dict(one.split("=", 1) for one in options.columns if "=" in one)
     if len(columns) < len(options.columns):
         raise UsageError("--columns takes NAME=COLUMN, for example --columns persona=user_id chosen=better.")
-    more = audit.Options(columns, options.again, options.trusted, tuple(options.benchmark))
+    more = audit.Options(
+        columns,
+        options.again,
+        options.trusted,
+        tuple(options.benchmark),
+        options.human,
+        options.probe,
+        tuple(options.scorers),
+    )
     with loading.readable(options.source):
         found = audit.audit(options.source, more)
+        shown = report.sample(options.source, columns)
     run = Path(options.source)
     if (run / "manifest.json").is_file() and options.out is None:
         where = versions.audited(run, found)
-        print(f"To read: {report.write(run, found)}")
     else:
-        where = options.out or Path("audit.json")
-        where.write_text(json.dumps(found, indent=2), encoding="utf-8")
+        where = versions.aside(options.out or Path("AUDIT"), found)
+    page = report.write(where.parent, found, shown)
     for one in found["verdict"]:
         print(f"{one['weight']:5}  {one['says']}")
-    print(f"All figures are in {where}.")
+    print(f"To read: {page}. All figures are in {where}.")
     return 0
 
 

@@ -22,10 +22,8 @@ from typing import Any
 from simforge import (
     casting,
     catalog,
-    conduct,
     config,
     estimating,
-    generators,
     ledger,
     models,
     money,
@@ -54,7 +52,6 @@ from simforge.models.admission import Bounds
 from simforge.money import Price, Purse
 from simforge.personas import Cast
 from simforge.plan import Plan
-from simforge.preferences import Space
 from simforge.records import SCHEMA_VERSION
 from simforge.script import Script
 from simforge.shards import Job, Shard, ShardDone, Tally
@@ -346,7 +343,7 @@ def prepare(recipe: Recipe, people: int | None, seed: int, cast_file: Path | Non
     """Read what the recipe names and draw the cast (or read it); no model is needed."""
     cast = casting.cast_of(recipe, people, seed, cast_file)
     space = preferences.load(recipe.cast.space)
-    script = _script(recipe, space, seed)
+    script = Script.of(recipe, space, seed)
     shared = (
         [] if recipe.prompts.source == "persona" else prompts.load(recipe.prompts.source, dict(recipe.prompts.columns))
     )
@@ -365,25 +362,6 @@ def prepare(recipe: Recipe, people: int | None, seed: int, cast_file: Path | Non
         )
     _rehearse(script, cast.traits(0))
     return _planned(recipe, cast, script, shared), script
-
-
-def _script(recipe: Recipe, space: Space, seed: int) -> Script:
-    """Everything that dialogues need, read from the catalogue."""
-    dialogue, answers = recipe.dialogue, recipe.candidates
-    revises = any(arm.condition == Condition.revised for arm in answers.everyone)
-    return Script(
-        recipe,
-        space,
-        user=generators.load(dialogue.user),
-        assistant=generators.load(answers.generator),
-        judge=generators.load(recipe.judge.generator) if recipe.judge else None,
-        seed=seed,
-        writing=conduct.load(dialogue.writing) if dialogue.writing else None,
-        infer=generators.load(dialogue.infer) if dialogue.infer else None,
-        reviser=generators.load(answers.reviser) if revises else None,
-        writer=generators.load(answers.writer) if answers.writer else None,
-        feedback=generators.load(dialogue.feedback) if dialogue.feedback else None,
-    )
 
 
 def _rehearse(script: Script, traits: dict[str, Any]) -> None:

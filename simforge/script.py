@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from simforge import conduct, generators
 from simforge.conduct import Writing
 from simforge.config import Recipe
 from simforge.generators import Generator
 from simforge.preferences import Space
+from simforge.types import Condition
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,25 @@ class Script:
     "Asks the writer to put what a person wants into a system message."
     feedback: Generator | None = None
     "Asks the judge to fill in a survey afterwards."
+
+    @classmethod
+    def of(cls, recipe: Recipe, space: Space, seed: int) -> Script:
+        """Everything that dialogues need, read from the catalogue."""
+        dialogue, answers = recipe.dialogue, recipe.candidates
+        revises = any(arm.condition == Condition.revised for arm in answers.everyone)
+        return cls(
+            recipe,
+            space,
+            user=generators.load(dialogue.user),
+            assistant=generators.load(answers.generator),
+            judge=generators.load(recipe.judge.generator) if recipe.judge else None,
+            seed=seed,
+            writing=conduct.load(dialogue.writing) if dialogue.writing else None,
+            infer=generators.load(dialogue.infer) if dialogue.infer else None,
+            reviser=generators.load(answers.reviser) if revises else None,
+            writer=generators.load(answers.writer) if answers.writer else None,
+            feedback=generators.load(dialogue.feedback) if dialogue.feedback else None,
+        )
 
     @property
     def generators(self) -> list[Generator]:

@@ -39,7 +39,7 @@ from simforge import (
     selection,
 )
 from simforge.duplicates import Duplicates
-from simforge.errors import RunFolderError
+from simforge.errors import RunFolderError, UsageError
 from simforge.identity import digest, file_sha256
 from simforge.ledger import is_url
 from simforge.plan import Plan
@@ -217,6 +217,18 @@ def audited(folder: Path, found: dict[str, Any]) -> Path:
     with _writing(folder):
         _write(folder / AUDIT, json.dumps(found, indent=2))
         _write(folder / "README.md", card.render(manifest, audit=found))
+    return folder / AUDIT
+
+
+def aside(folder: Path, found: dict[str, Any]) -> Path:
+    """Put an audit of somebody else's data into a folder of its own: `audit.json`, and `card.md`, the section for the
+    data's card. Raises `UsageError`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / AUDIT).write_text(json.dumps(found, indent=2), encoding="utf-8")
+        (folder / "card.md").write_text(card.section(found) + "\n", encoding="utf-8")
+    except OSError as problem:
+        raise UsageError(f"{folder} cannot be written: {problem.strerror or problem}.") from None
     return folder / AUDIT
 
 

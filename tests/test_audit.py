@@ -25,7 +25,7 @@ PROFILE = {"profile": "first+second"}
 
 def audited(frame: pl.DataFrame, folder: Path, **columns: str) -> dict[str, Any]:
     frame.write_parquet(folder / "pairs.parquet")
-    return audit.audit(str(folder / "pairs.parquet"), audit.Options(columns={**PROFILE, **columns}))
+    return audit.audit(str(folder / "pairs.parquet"), audit.Options(columns={**PROFILE, **columns}, families=("text",)))
 
 
 def cheaply(frame: pl.DataFrame, folder: Path) -> dict[str, Any]:

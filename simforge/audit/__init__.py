@@ -14,13 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from simforge import clusters
-from simforge.audit import hygiene, labels, pairs, room, shortcuts, verdict
+from simforge.audit import dialogues, hygiene, labels, pairs, people, pushback, room, scoring, shortcuts, verdict
 from simforge.audit.figures import not_measured
 from simforge.audit.pairs import Pairs
-from simforge.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -35,6 +31,12 @@ class Options:
     "Labels that are known to be right or wrong."
     benchmarks: Sequence[Path] = ()
     "Prompt files that the data shall not overlap with."
+    human: Path | None = None
+    "Dialogues of real people, to hold the simulated ones against."
+    probe: bool = False
+    "Whether the model that played the people is asked how they take wrong answers."
+    families: Sequence[str] = tuple(scoring.FAMILIES)
+    "Of scorers."
 
 
 def audit(source: str, options: Options | None = None) -> dict[str, Any]:
@@ -42,12 +44,8 @@ def audit(source: str, options: Options | None = None) -> dict[str, Any]:
     options = options or Options()
     found = pairs.read(source, options.columns)
     told = cheap(found, options)
-    told["information"], told["waterfall"] = _scored(found)
-    told["certified"] = (
-        labels.certified(source, options.trusted)
-        if found.manifest
-        else {"coverage": not_measured("it takes a dataset of SimForge")}
-    )
+    told |= scoring.measure(found, options.families)
+    told |= _made(source, found.manifest, options) if found.manifest else _FOREIGN
     again = pairs.read(options.again, options.columns).frame if options.again else None
     told["consistency"] = (
         room.consistency(found.frame, again)
@@ -56,6 +54,30 @@ def audit(source: str, options: Options | None = None) -> dict[str, Any]:
     )
     told["verdict"] = verdict.of(told)
     return told
+
+
+_FOREIGN = {
+    name: {one: not_measured("it takes a dataset of SimForge") for one in names}
+    for name, names in (
+        ("certified", ("coverage",)),
+        ("verdicts", ("calibration", "self_preference", "between")),
+        ("cast", ("marginals", "joints", "effective", "near_duplicates")),
+        ("dialogues", ("endings", "guards", "goals", "disclosure", "style", "realism")),
+        ("push_back", ("wrong",)),
+    )
+}
+
+
+def _made(source: str, manifest: dict[str, Any], options: Options) -> dict[str, Any]:
+    """What is known only of data that SimForge made: who its people are, how they spoke, and what its judges said."""
+    probed = not_measured("the model that played the people was not asked (--probe)")
+    return {
+        "certified": labels.certified(source, options.trusted),
+        "verdicts": labels.verdicts(source, manifest),
+        "cast": people.measure(source, manifest["seed"]),
+        "dialogues": dialogues.measure(source, manifest, options.human),
+        "push_back": pushback.measure(source, manifest) if options.probe else {"wrong": probed},
+    }
 
 
 def cheap(found: Pairs, options: Options | None = None) -> dict[str, Any]:
@@ -80,43 +102,3 @@ def cheap(found: Pairs, options: Options | None = None) -> dict[str, Any]:
         "discards": (manifest or {}).get("discards"),
     }
     return {**told, "verdict": verdict.of(told)}
-
-
-def _scored(found: Pairs) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What scorers make of it, for each family of features and way of holding out."""
-    try:
-        import sklearn  # noqa: F401
-    except ImportError:
-        raise UsageError(
-            'the audit needs scikit-learn: install SimForge with the extra report ("simforge[report]").'
-        ) from None
-    from simforge.audit import features, information
-
-    frame = found.frame
-    rows = np.arange(frame.height)
-    if frame.height > information.ROWS:
-        rows = np.sort(np.random.default_rng(0).choice(rows, information.ROWS, replace=False))
-        frame = frame[rows]
-    texts = list(dict.fromkeys([*frame["chosen"], *frame["rejected"]]))
-    place = {text: number for number, text in enumerate(texts)}
-    sides = [[place[text] for text in frame[side]] for side in ("chosen", "rejected")]
-    asked = list(dict.fromkeys(frame["prompt"]))
-    near = clusters.of_prompts(asked)
-    prompt = dict(zip(asked, near, strict=True))
-    folds = [prompt[text] for text in frame["prompt"]]
-    people = [str(one) for one in frame["persona"]]
-    kinds = [one or "overall" for one in frame["dimension"]]
-    profiles = found.profiles[rows] if found.profiles is not None else None
-    seen = features.text_family(texts)
-    words = features.words(asked, 8) if len(asked) > 20 else np.zeros((len(asked), 1))
-    at = {text: number for number, text in enumerate(asked)}
-    split = shortcuts.waterfall(
-        seen[sides[0]], seen[sides[1]], words[[at[text] for text in frame["prompt"]]], profiles, folds, kinds
-    )
-    if profiles is None:
-        return {"text": {"bits": not_measured("nothing is known of who prefers: name the column of a profile")}}, split
-    by = {
-        "prompts": information.measure(seen[sides[0]], seen[sides[1]], profiles, folds, people, kinds),
-        "people": information.measure(seen[sides[0]], seen[sides[1]], profiles, people, people, kinds),
-    }
-    return {"text": by}, split

@@ -3,7 +3,8 @@
 Families of features, by which a scorer sees answers:
 
 - `text`: style (length, markdown, punctuation, reading grade and more) and the words, as TF-IDF of one and two words
-  cut down to their main directions (latent semantic analysis, Deerwester et al. 1990).
+  cut down to their main directions (latent semantic analysis, Deerwester et al. 1990);
+- `embeddings`: what a sentence encoder makes of an answer (`embeddings`), cut down likewise.
 """
 
 from __future__ import annotations
@@ -90,6 +91,16 @@ def words(texts: Sequence[str], directions: int = DIRECTIONS) -> Array:
 def text_family(texts: Sequence[str]) -> Array:
     """Style and words together (texts, columns)."""
     return np.hstack([styles(texts), words(texts)])
+
+
+def embedding_family(texts: Sequence[str]) -> Array:
+    """The main directions of the texts' embeddings (texts, columns). Raises what `embeddings.embed` raises."""
+    from sklearn.decomposition import PCA
+
+    from simforge.audit.embeddings import embed
+
+    found = embed(texts)
+    return _scaled(PCA(min(DIRECTIONS, *found.shape), random_state=0).fit_transform(found))
 
 
 def _scaled(values: Array) -> Array:

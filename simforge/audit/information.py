@@ -25,13 +25,14 @@ from simforge.audit.figures import Array, not_measured
 
 FOLDS = 10
 ENOUGH = 200
-"Pairs of a dimension from which a scorer is fitted."
+"Pairs from which a scorer is fitted."
 DIRECTIONS = 8
 "Of profiles."
 STRENGTHS = (0.003, 0.006, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.3)
 "How freely a scorer may follow the pairs; the best is found on a part of the first fold."
-ROWS = 20_000
-"Pairs that are measured at most, drawn at random."
+
+
+Labels = Sequence[Any] | Array
 
 
 @dataclass(frozen=True)
@@ -45,17 +46,18 @@ class Fit:
 
 
 def measure(
-    features: Array, other: Array, profiles: Array, folds: Sequence[Any], people: Sequence[Any], kinds: Sequence[Any]
+    features: Array, other: Array, profiles: Array, folds: Labels, people: Labels, kinds: Labels
 ) -> dict[str, Any]:
     """Bits a pair and the gap in accuracy, over all and by kind of pair.
 
     `features` and `other` (pairs, columns) are those of the chosen and of the rejected answers; pairs with the same
-    entry in `folds` are held out together; intervals draw whole `people`; `kinds` are fitted apart (dimensions).
+    entry in `folds` are held out together; intervals draw whole `people`; `kinds` (dimensions) are fitted
+    apart, those with too few pairs together.
     """
     both, shuffled = _fitted(features - other, profiles, folds, people, kinds)
     known = ~np.isnan(both.plain)
     if not known.any():
-        return {"bits": not_measured(f"no dimension has {ENOUGH} pairs with profiles that differ")}
+        return {"bits": not_measured(f"there are no {ENOUGH} pairs with profiles that differ")}
     gain = np.log2(both.personal[known]) - np.log2(both.plain[known])
     owners = np.asarray(people, dtype=object)[known]
     without, personal = _right(both.plain[known]), _right(both.personal[known])
@@ -86,13 +88,11 @@ def _right(probability: Array) -> Array:
     return found
 
 
-def _fitted(
-    differences: Array, profiles: Array, folds: Sequence[Any], people: Sequence[Any], kinds: Sequence[Any]
-) -> tuple[Fit, Fit]:
+def _fitted(differences: Array, profiles: Array, folds: Labels, people: Labels, kinds: Labels) -> tuple[Fit, Fit]:
     """Held-out predictions with the profiles, and with those of others; NaN where a kind has too few pairs."""
     count = len(differences)
     true, false = (Fit(np.full(count, np.nan), np.full(count, np.nan)) for _ in range(2))
-    named = np.array([str(kind) for kind in kinds], dtype=object)
+    named = together(kinds)
     owners = np.asarray(people, dtype=object)
     for kind in set(named):
         rows = np.flatnonzero(named == kind)
@@ -108,6 +108,14 @@ def _fitted(
         true.personal[rows] = held_out(_crossed(differences[rows], points), groups)
         false.personal[rows] = held_out(_crossed(differences[rows], dealt), groups)
     return true, false
+
+
+def together(kinds: Labels) -> Array:
+    """The kinds that are fitted apart (pairs,): those with too few pairs are taken together."""
+    named = np.array([str(kind) for kind in kinds], dtype=object)
+    found, counts = np.unique(named, return_counts=True)
+    few = set(found[counts < ENOUGH])
+    return np.array(["" if name in few else name for name in named], dtype=object)
 
 
 def held_out(differences: Array, groups: Array) -> Array:

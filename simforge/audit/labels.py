@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from simforge import loading
 from simforge.audit import figures
 from simforge.audit.figures import Array, not_measured
 from simforge.errors import SourceError
+from simforge.types import Told
 
 BOUNDS = (0.20, 0.15, 0.10)
 "Shares of wrong labels that are vouched for."
@@ -64,15 +66,121 @@ def families(manifest: dict[str, Any] | None) -> dict[str, Any]:
     """Which family of models plays which role: one that judges answers of its own prefers them."""
     if manifest is None:
         return {"shared": not_measured("the dataset does not say which models made it")}
-    of = {role: _family(about["reference"]) for role, about in manifest["models"].items()}
+    of = {role: family(about["reference"]) for role, about in manifest["models"].items()}
     judging = {of[role] for role in of if role.startswith("judge")}
-    answering = {family for role, family in of.items() if not role.startswith("judge")}
+    answering = {name for role, name in of.items() if not role.startswith("judge")}
     return {"by_role": of, "shared": sorted(judging & answering)}
 
 
-def _family(reference: str) -> str:
+def family(reference: str) -> str:
     name = reference.lower()
     return next((family for family in FAMILIES if family in name), reference.partition("@")[0])
+
+
+def verdicts(source: str, manifest: dict[str, Any]) -> dict[str, Any]:
+    """What the judgments themselves show of each judge (by its name in the recipe): how far its probabilities can be
+    taken as such (`calibration`), whether it prefers answers of its own family (`self_preference`), and how far judges
+    agree (`between`). Raises what `loading.scan` raises."""
+    if not manifest["counts"].get("judgments") or manifest.get("judges") is None:
+        reason = not_measured("no model judged")
+        return {"calibration": reason, "self_preference": reason, "between": reason}
+    wanted = ("persona_id", "dialogue_id", "a", "b", "dimension", "method", "role", "question", "outcome", "p_a")
+    rows = (
+        loading.scan(source, "judgments")
+        .filter(pl.col("method").is_in(["model", "rating", "construction"]), told=str(Told.profile))
+        .select(wanted)
+        .collect()
+    )
+    asked = rows.filter(pl.col("method") != "construction")
+    return {
+        "calibration": _calibrations(rows, asked),
+        "self_preference": _own(source, asked, manifest),
+        "between": _between(asked),
+    }
+
+
+def _calibrations(rows: pl.DataFrame, asked: pl.DataFrame) -> dict[str, Any]:
+    """By judge, against the labels by construction: whether or not a pair came of it."""
+    key = ["persona_id", "a", "b", "dimension"]
+    truth = rows.filter(method="construction").select(*key, truth=pl.col("outcome") == "a")
+    both = asked.drop_nulls("p_a").join(truth, on=key, how="inner", nulls_equal=True).unique(["role", "question"])
+    if not both.height:
+        return not_measured("no judge gave soft labels where the right answer is known by construction")
+    found = {}
+    for (role,), own in sorted(both.group_by("role")):
+        p, right = own["p_a"].to_numpy(), own["truth"].to_numpy()
+        found[str(role)] = calibration(np.maximum(p, 1 - p), np.where(p == 0.5, 0.5, (p > 0.5) == right))
+    return found
+
+
+def calibration(sure: Array, right: Array) -> dict[str, Any]:
+    """Expected calibration error in ten bins (Naeini et al. 2015) of how sure a judge is (0.5 to 1) against whether it
+    is right, with the interval of a bootstrap; and the Brier score. Both arrays are (questions,)."""
+    if len(sure) < figures.FEW:
+        reason = not_measured(f"{len(sure)} questions are too few")
+        return {"ece": reason, "brier": reason}
+    source = np.random.default_rng(0)
+    drawn = source.integers(0, len(sure), (figures.RESAMPLES, len(sure)))
+    low, high = np.quantile([_ece(sure[rows], right[rows]) for rows in drawn], [0.025, 0.975])
+    return {
+        "ece": {"value": _ece(sure, right), "n": len(sure), "interval": [float(low), float(high)]},
+        "brier": figures.mean((sure - right) ** 2),
+        "sure": float(sure.mean()),
+        "right": float(right.mean()),
+    }
+
+
+def _ece(sure: Array, right: Array) -> float:
+    bins = np.minimum(((sure - 0.5) * 20).astype(int), 9)
+    gaps = np.bincount(bins, weights=sure - right, minlength=10)
+    return float(np.abs(gaps).sum() / len(sure))
+
+
+def _between(asked: pl.DataFrame) -> dict[str, Any]:
+    """How often two judges decide the same question alike, beyond chance as well (Krippendorff's alpha)."""
+    roles = sorted(asked["role"].unique())
+    if len(roles) < 2:
+        return not_measured("one judge only")
+    decided = asked.filter(pl.col("outcome").is_in(["a", "b"])).unique(["role", "question"], maintain_order=True)
+    marks = {role: dict(decided.filter(role=role).select("question", "outcome").iter_rows()) for role in roles}
+    found = {}
+    for one, other in combinations(roles, 2):
+        both = [question for question in marks[one] if question in marks[other]]
+        same = sum(marks[one][question] == marks[other][question] for question in both)
+        found[f"{one} and {other}"] = figures.share(same, len(both))
+    return found
+
+
+def _own(source: str, asked: pl.DataFrame, manifest: dict[str, Any]) -> dict[str, Any]:
+    """How much more often a judge takes the answer of its own family than the other judges do, over pairs of which one
+    answer is of it."""
+    of = {about["reference"]: family(about["reference"]) for about in manifest["models"].values()}
+    judging = {role: of[about["reference"]] for role, about in manifest["models"].items() if role in asked["role"]}
+    if len(set(judging.values())) < 2:
+        return not_measured("it takes judges of two families")
+    model = dict(loading.scan(source, "candidates").select("id", "model").collect().iter_rows())
+    taken: dict[str, dict[str, list[bool]]] = {name: {} for name in set(judging.values())}
+    decided = asked.filter(pl.col("outcome").is_in(["a", "b"])).unique(["role", "question"], maintain_order=True)
+    for role, a, b, outcome in decided.select("role", "a", "b", "outcome").iter_rows():
+        families = [of.get(model.get(one, ""), "") for one in (a, b)]
+        for name in taken:
+            if families.count(name) == 1:
+                taken[name].setdefault(judging[role], []).append(families[outcome == "b"] == name)
+    found = {}
+    for name, by in taken.items():
+        own = np.array(by.get(name, []), dtype=float)
+        others = np.array([one for other, marks in by.items() if other != name for one in marks], dtype=float)
+        found[name] = _difference(own, others)
+    return found
+
+
+def _difference(own: Array, others: Array) -> dict[str, Any]:
+    """Of two shares, with the interval of their normal approximation."""
+    if min(len(own), len(others)) < figures.FEW:
+        return not_measured(f"{min(len(own), len(others))} verdicts on pairs with one answer of that family")
+    value = float(own.mean() - others.mean())
+    error = 1.96 * float(np.sqrt(own.var() / len(own) + others.var() / len(others)))
+    return {"value": value, "n": len(own) + len(others), "interval": [value - error, value + error]}
 
 
 def certified(source: str, trusted: Path | None) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class Pairs:
     source: str
     frame: pl.DataFrame
     """A row a pair: `prompt`, `chosen`, `rejected` (texts), `persona`, `wish`, `dimension`, `chosen_model`,
-    `rejected_model`, `split` (null where unknown), `label`."""
+    `rejected_model`, `split` (null where unknown), `label`, `p_chosen` (a judge's)."""
     profiles: Array | None
     "Who prefers, a row of numbers for each pair (pairs, columns); none where nothing is known of them."
     manifest: dict[str, Any] | None
@@ -51,10 +51,13 @@ class Pairs:
 
 def read(source: str, columns: Mapping[str, str] | None = None) -> Pairs:
     """The pairs of a dataset. Raises `SourceError`, `UsageError`, and what `loading.scan` raises."""
+    return _own(source) if is_own(source, columns) else _others(Path(source), dict(columns or {}))
+
+
+def is_own(source: str, columns: Mapping[str, str] | None = None) -> bool:
+    """Whether a source is a dataset of SimForge, and not anyone's file."""
     path = Path(source)
-    if columns or (path.suffix in SUFFIXES and not path.is_dir()):
-        return _others(path, dict(columns or {}))
-    return _own(source)
+    return not columns and (path.suffix not in SUFFIXES or path.is_dir())
 
 
 def _own(source: str) -> Pairs:
@@ -85,6 +88,7 @@ def _own(source: str) -> Pairs:
         label="label",
         own="own_dialogue",
         turn="turn",
+        p_chosen="p_chosen",
     )
     space = preferences.of_manifest(manifest)
     return Pairs(source, frame, _points(table, space), manifest)
@@ -142,7 +146,11 @@ def _others(path: Path, columns: dict[str, str]) -> Pairs:
         for name in ("persona", "dimension", "chosen_model", "rejected_model")
     }
     frame = pl.DataFrame({**texts, **plain}).with_columns(
-        split=pl.lit(None, pl.String), label=pl.lit(None, pl.String), own=pl.lit(True), turn=pl.lit(None, pl.Int32)
+        split=pl.lit(None, pl.String),
+        label=pl.lit(None, pl.String),
+        own=pl.lit(True),
+        turn=pl.lit(None, pl.Int32),
+        p_chosen=pl.lit(None, pl.Float64),
     )
     whole = frame["chosen"].is_not_null() & frame["rejected"].is_not_null() & (frame["chosen"] != frame["rejected"])
     if not whole.any():

@@ -29,13 +29,19 @@ COMMON = 0.01
 
 
 def rules(chosen: Sequence[str], rejected: Sequence[str]) -> dict[str, Figure]:
-    """Accuracy of each rule where it says something, with how often it does (`says`)."""
+    """Accuracy of each rule where it says something, with how often it does (`says`), and of length how far it is
+    beyond people's own choices (`excess`)."""
     found = {}
     for name, rule in RULES.items():
         sides = np.array([rule(a) - rule(b) for a, b in zip(chosen, rejected, strict=True)])
         said = sides != 0
         one = figures.share(int((sides > 0).sum()), int(said.sum()))
         found[name] = {**one, "says": float(said.mean())} if "value" in one else not_measured("no pair differs in it")
+        if name == "longer" and "value" in one:
+            low, high = one["interval"]
+            found[name]["excess"] = {
+                "value": one["value"] - HUMAN, "n": one["n"], "interval": [low - HUMAN, high - HUMAN]
+            }  # fmt: skip
     return found
 
 
@@ -51,7 +57,7 @@ RULES: dict[str, Callable[[str], float]] = {
 
 def length(chosen: Sequence[str], rejected: Sequence[str], people: Sequence[Any]) -> dict[str, Any]:
     """How the label follows length: the coefficient of log(chosen words / rejected words) in a logistic model, its
-    interval by people, and the median ratio of lengths."""
+    interval by people, the median ratio of lengths, and how often the longer one is chosen by how much longer it is."""
     ratios = np.array(
         [np.log((1 + len(WORD.findall(a))) / (1 + len(WORD.findall(b)))) for a, b in zip(chosen, rejected, strict=True)]
     )
@@ -65,7 +71,22 @@ def length(chosen: Sequence[str], rejected: Sequence[str], people: Sequence[Any]
     return {
         "coefficient": {"value": value, "n": len(ratios), "interval": [float(low), float(high)]},
         "median_ratio": float(np.exp(np.median(ratios))),
+        "by_ratio": _by_ratio(ratios),
     }
+
+
+def _by_ratio(ratios: Array) -> list[dict[str, Any]]:
+    """How often the longer answer is the chosen one, by how much longer it is: up to five bins of as many pairs."""
+    sizes, longer = np.abs(ratios[ratios != 0]), ratios[ratios != 0] > 0
+    edges = np.unique(np.quantile(sizes, np.linspace(0, 1, 6))) if len(sizes) else np.zeros(0)
+    place = np.clip(np.searchsorted(edges, sizes, side="right") - 1, 0, max(0, len(edges) - 2))
+    return [
+        {
+            "times": [float(np.exp(edges[one])), float(np.exp(edges[one + 1]))],
+            **figures.share(int(longer[place == one].sum()), int((place == one).sum())),
+        }
+        for one in range(len(edges) - 1)
+    ]
 
 
 def _slope(ratios: Array, weights: Array) -> float:
@@ -148,8 +169,8 @@ def waterfall(
     seen = [differences[:, [features.LENGTH]], differences[:, formed], differences]
     asked = _directions(prompts)[:, :4] if len(set(map(tuple, prompts[:1_000]))) > 1 else np.zeros((len(prompts), 0))
     seen.append(np.hstack([differences, *(differences[:, :style] * asked[:, [one]] for one in range(asked.shape[1]))]))
-    named = np.array([str(kind) for kind in kinds], dtype=object)
     if profiles is not None:
+        named = information.together(kinds)
         seen.append(np.hstack([seen[-1], *_personal(differences, profiles, named)]))
     left, found, before = 1.0, {}, 1.0
     for step, columns in zip(STEPS, seen, strict=False):

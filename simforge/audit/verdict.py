@@ -13,6 +13,8 @@ STRONG = 0.2
 "Bits a pair."
 GAP = 0.05
 "In accuracy, with the profile against without."
+REAL = 0.65
+"Area under the curve up to which users pass for people."
 Said = tuple[str, str]
 
 
@@ -20,9 +22,13 @@ def of(told: dict[str, Any]) -> list[dict[str, str]]:
     """Sentences with their weight: `fault`, `doubt` or `good`."""
     found = [
         *_information(told.get("information", {})),
+        *_judged(told.get("judged", {})),
         *(list(_shortcuts(told["shortcuts"])) or [(GOOD, "No shortcut decides the labels, of those that were tried.")]),
         *_labels(told["labels"]),
+        *_verdicts(told.get("verdicts", {})),
         _room(told["room"]),
+        *_cast(told.get("cast", {})),
+        *_dialogues(told.get("dialogues", {}), told.get("push_back", {})),
         *(
             list(_hygiene(told["hygiene"]))
             or [(GOOD, "No duplicates, leaks between splits or refusals on both sides.")]
@@ -33,22 +39,120 @@ def of(told: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def _information(told: dict[str, Any]) -> Iterator[Said]:
-    for family, by in told.items():
-        one = by.get("prompts", by)
-        bits = one["bits"]
-        if not measured(bits):
-            yield DOUBT, f"How personal the preferences are was not measured: {bits['not_measured']}."
-            continue
-        low, high = bits["interval"]
-        said = f"{bits['value']:.3f} bits a pair ({low:.3f} to {high:.3f}, {bits['n']} pairs, scorer: {family})"
+    """What the best family of scorers finds: each is a lower bound."""
+    known = {
+        family: by["prompts"] for family, by in told.items() if "prompts" in by and measured(by["prompts"]["bits"])
+    }
+    if not known:
+        reasons = {by.get("prompts", by)["bits"]["not_measured"] for by in told.values()}
+        if reasons:
+            yield DOUBT, f"How personal the preferences are was not measured: {'; '.join(sorted(reasons))}."
+        return
+    for family, one in known.items():
         if one["shuffled"]["interval"][0] > 0.01:
-            yield FAULT, f"A leak: other people's profiles tell the labels too. {said}."
-        elif low <= 0:
-            yield FAULT, f"The profiles decide nothing that can be measured: {said}."
-        elif bits["value"] >= STRONG or one["gap"]["value"] >= GAP:
-            yield GOOD, f"The preferences are personal: who asks tells {said}."
-        else:
-            yield DOUBT, f"The preferences are a little personal: {said}; {STRONG} would be much."
+            yield FAULT, f"A leak: other people's profiles tell the labels too. {_bits(one, family)}."
+    family, one = max(known.items(), key=lambda item: item[1]["bits"]["interval"][0])
+    said = _bits(one, family)
+    others = [f"{name}: {other['bits']['value']:.3f}" for name, other in known.items() if name != family]
+    said += f"; by other scorers {', '.join(others)}" if others else ""
+    if one["bits"]["interval"][0] <= 0:
+        yield FAULT, f"The profiles decide nothing that can be measured: {said}."
+    elif one["bits"]["value"] >= STRONG or one["gap"]["value"] >= GAP:
+        yield GOOD, f"The preferences are personal: who asks tells {said}."
+    else:
+        yield DOUBT, f"The preferences are a little personal: {said}; {STRONG} would be much."
+
+
+def _bits(one: dict[str, Any], family: str) -> str:
+    bits = one["bits"]
+    low, high = bits["interval"]
+    return f"{bits['value']:.3f} bits a pair ({low:.3f} to {high:.3f}, {bits['n']} pairs, scorer: {family})"
+
+
+def _judged(told: dict[str, Any]) -> Iterator[Said]:
+    """What the judge's own choices hold, beside the labels by construction of the same pairs."""
+    known = {family: by for family, by in told.items() if "judge" in by and measured(by["judge"]["bits"])}
+    if not known:
+        return
+    family, by = max(known.items(), key=lambda item: item[1]["judge"]["bits"]["value"])
+    said = f"{_bits(by['judge'], family)}, where the labels of the same pairs hold {by['labels']['bits']['value']:.3f}"
+    if by["judge"]["bits"]["interval"][0] <= 0:
+        yield DOUBT, f"The judge's own choices are not personal: {said}. Train on the labels, not on what it says."
+    else:
+        yield GOOD, f"The judge's own choices are personal: {said}."
+
+
+def _verdicts(told: dict[str, Any]) -> Iterator[Said]:
+    """Calibration, and whether a judge prefers its own family."""
+    known = told.get("calibration", {})
+    for name, one in known.items() if "not_measured" not in known else ():
+        if measured(one["ece"]) and one["ece"]["interval"][0] > 0.1:
+            said = f"it is sure of {one['sure']:.0%} and right in {one['right']:.0%} of {one['ece']['n']} questions"
+            yield DOUBT, f"The probabilities of {_judge(name)} cannot be taken as such: {said}."
+    known = told.get("self_preference", {})
+    for name, one in known.items() if "not_measured" not in known else ():
+        if measured(one) and one["interval"][0] > 0.05:
+            yield FAULT, f"Self-preference: judges of the family {name} take its answers {one['value']:.0%} more often."
+
+
+def _cast(told: dict[str, Any]) -> Iterator[Said]:
+    """People against their pack."""
+    marginals = told.get("marginals", {})
+    for name, one in marginals.items() if "not_measured" not in marginals else ():
+        if one["value"] > max(1.5 * one["chance"][1], 0.03):
+            said = f"total variation {one['value']:.2f}, by chance at most {one['chance'][1]:.2f}"
+            yield FAULT, f"The people are not as their pack says: {name.replace('_', ' ')} is off ({said})."
+    one = told.get("joints", {}).get("error", {})
+    if measured(one) and one["value"] > max(1.5 * one["chance"][1], 0.03):
+        traits = " and ".join(told["joints"]["worst"]["traits"]).replace("_", " ")
+        said = f"mean error of Cramer's V {one['value']:.2f}, by chance at most {one['chance'][1]:.2f}"
+        yield FAULT, f"Traits do not go together as the pack says, most of all {traits} ({said})."
+    one = told.get("effective", {}).get("ratio", {})
+    if measured(one) and one["interval"][1] < 0.9:
+        yield FAULT, f"The people are less different than the pack's: {one['value']:.0%} of its effective number."
+    one = told.get("near_duplicates", {})
+    if measured(one) and one["interval"][0] > 0.01:
+        yield DOUBT, f"{one['value']:.0%} of the people are nearly the same as another."
+
+
+def _dialogues(told: dict[str, Any], push_back: dict[str, Any]) -> Iterator[Said]:
+    """Simulated users against people."""
+    realism = told.get("realism", {})
+    known = {name: realism[name] for name in ("characters", "style") if measured(realism.get(name, {}))}
+    if known:
+        best = max(known.values(), key=lambda one: float(one["value"]))
+        low, high = best["interval"]
+        said = f"a classifier tells a user message from a human one with an AUC of {best['value']:.2f}"
+        said += f" ({low:.2f} to {high:.2f}; 0.5 is not at all)"
+        yield (
+            (GOOD, f"The users pass for people: {said}.")
+            if high <= REAL
+            else (
+                DOUBT,
+                f"The users are told from people: {said}.",
+            )
+        )
+    guards = told.get("guards", {})
+    for name, one in guards.items() if "not_measured" not in guards else ():
+        if measured(one) and one["interval"][0] > 0.05:
+            yield (
+                DOUBT,
+                f"The guard {name.replace('_', ' ')} objects to {one['value']:.0%} of {one['n']} user messages.",
+            )
+    endings = told.get("endings", {})
+    broken = [endings[name]["value"] for name in ("broken_role", "loop", "guarded") if measured(endings.get(name, {}))]
+    if sum(broken) > 0.1:
+        yield DOUBT, f"{sum(broken):.0%} of the dialogues were ended by a guard."
+    one = push_back.get("wrong", {})
+    if measured(one):
+        low, high = one["interval"]
+        said = f"{one['value']:.0%} of {one['n']} plainly wrong answers ({low:.0%} to {high:.0%}"
+        said += f"; of right ones {push_back['control']['value']:.0%})"
+        yield (DOUBT if high < 0.5 else GOOD), f"The users object to {said}."
+
+
+def _judge(name: str, first: bool = False) -> str:
+    return ("The" if first else "the") + (" judge" if name == "judge" else f" judge {name}")
 
 
 def _shortcuts(told: dict[str, Any]) -> Iterator[Said]:
@@ -82,14 +186,15 @@ def _labels(told: dict[str, Any]) -> Iterator[Said]:
         first, agreement = one["first_shown"], one["agreement"]
         if measured(first) and (first["interval"][0] > 0.6 or first["interval"][1] < 0.4):
             place = f"{first['value']:.0%} of {first['n']} verdicts"
-            yield FAULT, f"A position bias: the judge {name} takes what stands first in {place}."
+            yield FAULT, f"A position bias: {_judge(name)} takes what stands first in {place}."
         if measured(agreement) and agreement["interval"][1] < 0.7:
             yield (
                 FAULT,
-                f"The judge {name} says the same in both orders in {agreement['value']:.0%} only; 85% would be good.",
+                f"{_judge(name, True)} says the same in both orders in {agreement['value']:.0%} only; 85% would be "
+                "good.",
             )
         elif measured(agreement) and agreement["interval"][0] >= 0.85:
-            yield GOOD, f"The judge {name} says the same in both orders in {agreement['value']:.0%}."
+            yield GOOD, f"{_judge(name, True)} says the same in both orders in {agreement['value']:.0%}."
     shared = told["families"]["shared"]
     if isinstance(shared, list) and shared and "not_measured" not in judges:
         yield DOUBT, f"Judge and assistants are of one family ({', '.join(shared)}): judges prefer their own."

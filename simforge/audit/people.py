@@ -1,0 +1,190 @@
+"""People: whether those of a dataset are as their pack says, and how many different ones they are.
+
+They are held against people who are freshly drawn from the same pack, and beside each gap stands what chance alone
+gives: the same gap of as many fresh people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from simforge import clusters, hub, personas
+from simforge.audit import figures
+from simforge.audit.figures import Array, Figure, not_measured
+from simforge.errors import SimForgeError, SourceError
+from simforge.personas import Cast
+from simforge.personas.proof import cramers_v
+
+FRESH = 10_000
+"People drawn from the pack to hold these against."
+DRAWS = 20
+"Lots of fresh people, each as many as the dataset has."
+LEVELS, BINS = 30, 10
+"Values of a trait that are told apart, and bins of a number."
+COMMON = 0.5
+"Share of people that the values which are told apart must cover: names are not compared."
+VENDI = 1_000
+"People among whom different ones are counted: the figure depends on it."
+SAMPLE = 10_000
+"People compared for near-duplicates at most."
+
+
+def measure(source: str, seed: int) -> dict[str, Any]:
+    """`marginals` (total variation of each trait), `joints` (error of Cramer's V over all pairs of traits), `effective`
+    (Vendi score, Friedman and Dieng 2023, arXiv 2210.02410, over that of fresh people) and `near_duplicates`."""
+    try:
+        folder = hub.pull(source, tables=("personas",)) if hub.is_version(source) else Path(source)
+        cast = personas.read_cast(folder, "", None)
+    except SimForgeError as problem:
+        reason = not_measured(str(problem).removeprefix("--cast ").rstrip("."))
+        return dict.fromkeys(("marginals", "joints", "effective", "near_duplicates"), reason)
+    try:
+        fresh = _drawn_again(cast, seed)
+    except SimForgeError as problem:
+        reason = not_measured(str(problem).rstrip("."))
+        return {**dict.fromkeys(("marginals", "joints", "effective"), reason), "near_duplicates": _near(cast)}
+    names = [name for name in cast.frame.columns if fresh[name].null_count() == 0 and fresh[name].n_unique() > 1]
+    coded = {name: _coded(cast.frame[name], fresh[name]) for name in names}
+    names = [name for name, one in coded.items() if one[3] or (one[1] < LEVELS).mean() >= COMMON]
+    seen = [coded[name] for name in names]
+    here, there = (np.stack([one[side] for one in seen], axis=1) for side in (0, 1))
+    return {
+        "traits": names,
+        "marginals": _marginals(names, here, there, seen),
+        "joints": _joints(names, here, there),
+        "effective": _effective(here, there, [len(one[2]) if one[3] else 0 for one in seen]),
+        "near_duplicates": _near(cast),
+    }
+
+
+def _drawn_again(cast: Cast, seed: int) -> pl.DataFrame:
+    """Fresh people from the same pack. Raises `SimForgeError` where it is not at hand, or gives none."""
+    if cast.brought:
+        raise SourceError("the people came from a file that does not say how they were made.")
+    pack = personas.load(cast.name)
+    if pack.content() != cast.pack.content():
+        raise SourceError(f"the pack {cast.name} that is here is not the one that the people were drawn from.")
+    return personas.sample(pack, FRESH, seed + 1).frame
+
+
+def _coded(own: pl.Series, fresh: pl.Series) -> tuple[Array, Array, list[str], bool]:
+    """A trait's values as numbers, here and among fresh people, their names, and whether they are ordered: the most
+    common values and the rest, or bins of about equal size."""
+    if fresh.dtype.is_numeric() and fresh.n_unique() > BINS:
+        edges = np.unique(np.quantile(fresh.to_numpy(), np.linspace(0, 1, BINS + 1)[1:-1]))
+        names = [f"below {edges[0]:.4g}", *(f"from {edge:.4g}" for edge in edges)]
+        return *(np.searchsorted(edges, one.to_numpy(), side="right") for one in (own, fresh)), names, True  # type: ignore[return-value]
+    words = [one.cast(pl.String) for one in (own, fresh)]
+    common = words[1].value_counts(sort=True).head(LEVELS)[words[1].name].to_list()
+    place = {word: number for number, word in enumerate(common)}
+    coded = [np.array([place.get(word, len(common)) for word in one]) for one in words]
+    return coded[0], coded[1], [*common, "others"], False
+
+
+def _marginals(names: list[str], here: Array, there: Array, seen: list[tuple[Array, Array, list[str], bool]]) -> Any:
+    found = {}
+    source = np.random.default_rng(0)
+    for number, name in enumerate(names):
+        values = seen[number][2]
+        asked = np.bincount(there[:, number], minlength=len(values)) / len(there)
+        got = np.bincount(here[:, number], minlength=len(values)) / len(here)
+        chance = [_variation(one / len(here), asked) for one in source.multinomial(len(here), asked, 200)]
+        again = [_variation(one / len(here), asked) for one in source.multinomial(len(here), got, 200)]
+        found[name] = {
+            **_gap(_variation(got, asked), len(here), chance, again),
+            "values": values,
+            "asked": asked.tolist(),
+            "got": got.tolist(),
+        }
+    return found or not_measured("no trait has several values")
+
+
+def _variation(one: Array, other: Array) -> float:
+    return float(np.abs(one - other).sum() / 2)
+
+
+def _gap(value: float, n: int, chance: Sequence[float] | Array, again: Sequence[float] | Array) -> Figure:
+    """A gap, with its interval by the spread of resampled people, and what chance gives."""
+    error = 1.96 * float(np.std(again))
+    low, high = np.quantile(chance, [0.025, 0.975])
+    interval = [max(0.0, value - error), value + error]
+    return {"value": value, "n": n, "interval": interval, "chance": [float(low), float(high)]}
+
+
+def _joints(names: list[str], here: Array, there: Array) -> dict[str, Any]:
+    """The mean error of Cramer's V over pairs of traits, and the worst pair."""
+    pairs = list(combinations(range(len(names)), 2))
+    if not pairs or len(here) < figures.FEW:
+        return {"error": not_measured("it takes two traits and thirty people")}
+    asked, got = _associations(there, pairs), _associations(here, pairs)
+    source = np.random.default_rng(0)
+    chance, again = (
+        np.abs([_associations(table[source.integers(0, len(table), len(here))], pairs) - asked for _ in range(DRAWS)])
+        for table in (there, here)
+    )
+    error = np.abs(got - asked)
+    worst = int(((error - chance.mean(axis=0)) / np.maximum(chance.std(axis=0), 1e-3)).argmax())
+    return {
+        "error": _gap(float(error.mean()), len(here), chance.mean(axis=1), again.mean(axis=1)),
+        "worst": {
+            "traits": [names[place] for place in pairs[worst]],
+            "here": float(got[worst]),
+            "asked": float(asked[worst]),
+            "chance": [float(chance[:, worst].min()), float(chance[:, worst].max())],
+        },
+        "pairs": len(pairs),
+    }
+
+
+def _associations(table: Array, pairs: list[tuple[int, int]]) -> Array:
+    levels = table.max(axis=0) + 1
+    return np.array(
+        [
+            cramers_v(
+                np.bincount(table[:, a] * levels[b] + table[:, b], minlength=levels[a] * levels[b]).reshape(
+                    levels[a], levels[b]
+                ),
+                corrected=True,
+            )
+            for a, b in pairs
+        ]
+    )
+
+
+def _effective(here: Array, there: Array, ordered: list[int]) -> dict[str, Any]:
+    """How many different people there are among so many, over how many there are among fresh ones."""
+    count = min(VENDI, len(here))
+    if count < figures.FEW:
+        return {"ratio": not_measured(f"{count} people are too few")}
+    source = np.random.default_rng(0)
+    score = vendi(here[source.choice(len(here), count, replace=False)], ordered)
+    drawn = [vendi(there[source.choice(len(there), count, replace=False)], ordered) for _ in range(5)]
+    spread = [score / max(drawn), score / min(drawn)]
+    return {"ratio": {"value": score / float(np.mean(drawn)), "n": count, "interval": spread}, "score": score}
+
+
+def vendi(people: Array, ordered: list[int]) -> float:
+    """The Vendi score of people (people, traits), of whom two are as similar as the mean over their traits: 1 for the
+    same value and 0 for another, or less the further apart two of `ordered` many bins are."""
+    count = len(people)
+    kernel = np.zeros((count, count))
+    for number, bins in enumerate(ordered):
+        column = people[:, number]
+        apart = np.abs(column[:, None] - column[None, :])
+        kernel += np.maximum(0, 1 - apart / (bins - 1)) if bins > 1 else apart == 0
+    values = np.linalg.eigvalsh(kernel / (len(ordered) * count))
+    values = values[values > 1e-12]
+    return float(np.exp(-(values * np.log(values)).sum()))
+
+
+def _near(cast: Cast) -> Figure:
+    """The share of people who are nearly the same as one before them."""
+    part = cast if len(cast) <= SAMPLE else Cast(cast.pack, cast.name, cast.frame.head(SAMPLE), cast.passed, cast.texts)
+    near = clusters.of_people(part)
+    return figures.share(len(near) - len(set(near)), len(near))
