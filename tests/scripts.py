@@ -192,3 +192,11 @@ def introduces_itself(request: ChatRequest) -> str | ChatReply:
         if _plays_user(request)
         else actor(request)
     )
+
+
+def objects_when_it_is_wrong(request: ChatRequest) -> str | ChatReply:
+    """As a person, doubts the wrong answers of the audit's probe and asks on after the right ones."""
+    from simforge.audit.pushback import known
+
+    wrong = any(one.wrong in request.messages[-1].content for one in known())
+    return "Are you sure? I don't think so." if wrong else "And how do I go on with the wooden shelf?"

@@ -121,10 +121,10 @@ def test_a_planted_position_bias_is_named(tmp_path):
     command = ("generate", "psoup", "--personas", 90, "--out", out, "--set", "judge.share=1")
     done = simforge(*command, "--model", "scripted:", "--model", "judge=scripted:scripts:always_first")
     assert done.status == 0, done.err
-    done = simforge("audit", out)
+    done = simforge("audit", out, "--scorers", "text")
     assert done.status == 0, done.err
-    assert "fault  A position bias: the judge judge takes what stands first in 100%" in done.out
-    assert "fault  The judge judge says the same in both orders in 0% only" in done.out
+    assert "fault  A position bias: the judge takes what stands first in 100%" in done.out
+    assert "fault  The judge says the same in both orders in 0% only" in done.out
     assert "good   The preferences are personal" in done.out  # by construction
     found = json.loads((out / "audit.json").read_text())
     assert found["information"]["text"]["prompts"]["bits"]["value"] > 0.5
@@ -199,7 +199,7 @@ def test_intervals_draw_whole_people():
 
 def test_what_is_missing_is_said_and_not_guessed(clean, tmp_path):
     clean.select("chosen", "rejected").write_ndjson(tmp_path / "bare.jsonl")
-    found = audit.audit(str(tmp_path / "bare.jsonl"))
+    found = audit.audit(str(tmp_path / "bare.jsonl"), audit.Options(families=("text",)))
     assert "name the column of a profile" in found["information"]["text"]["bits"]["not_measured"]
     for one in (found["labels"]["judges"], found["hygiene"]["leaks"]["people"], found["certified"]["coverage"]):
         assert one["not_measured"]
@@ -222,10 +222,16 @@ def test_a_column_that_is_not_there_is_named(clean, tmp_path, columns, kind, sen
 
 def test_the_command_audits_anyones_file_and_writes_where_it_is_told(clean, tmp_path):
     clean.head(400).write_csv(tmp_path / "mine.csv")
-    done = simforge("audit", "mine.csv", "--columns", "profile=first+second", "--out", "a.json", cwd=tmp_path)
+    done = simforge(
+        "audit", "mine.csv", "--columns", "profile=first+second", "--scorers", "text", "--out", "A", cwd=tmp_path
+    )
     assert done.status == 0, done.err
-    assert done.out.splitlines()[-1] == "All figures are in a.json."
-    assert json.loads((tmp_path / "a.json").read_text())["pairs"] == 400
+    assert done.out.splitlines()[-1] == "To read: A/report.html. All figures are in A/audit.json."
+    assert json.loads((tmp_path / "A" / "audit.json").read_text())["pairs"] == 400
+    page = _Page()
+    page.feed((tmp_path / "A" / "report.html").read_text())
+    assert page.tags["article"] == 50 and page.tags["svg"] >= 3 and not page.links
+    assert (tmp_path / "A" / "card.md").read_text().startswith("- ")
     wrong = simforge("audit", "mine.csv", "--columns", "profile", cwd=tmp_path)
     assert wrong.status == 2 and "--columns takes NAME=COLUMN" in wrong.err
 
@@ -239,7 +245,7 @@ def test_the_report_is_one_file_in_which_what_a_model_wrote_is_text(tmp_path):
     out = tmp_path / "run"
     sets = ("--set", f"cast.pack={tmp_path}/p.yaml")
     assert simforge("generate", "psoup", "--personas", 70, "--model", "scripted:", "--out", out, *sets).status == 0
-    done = simforge("audit", out)
+    done = simforge("audit", out, "--scorers", "text")
     assert done.status == 0 and f"To read: {out}/report.html" in done.out, done.err
     page = _Page()
     page.feed((out / "report.html").read_text())

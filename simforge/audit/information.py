@@ -57,6 +57,8 @@ def measure(
     both, shuffled = _fitted(features - other, profiles, folds, people, kinds)
     known = ~np.isnan(both.plain)
     if not known.any():
+        if len(set(folds)) < 2:
+            return {"bits": not_measured("all pairs are of nearly the same prompt, or of one person: none is held out")}
         return {"bits": not_measured(f"there are no {ENOUGH} pairs with profiles that differ")}
     gain = np.log2(both.personal[known]) - np.log2(both.plain[known])
     owners = np.asarray(people, dtype=object)[known]

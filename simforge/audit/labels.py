@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,10 @@ def family(reference: str) -> str:
     return next((family for family in FAMILIES if family in name), reference.partition("@")[0])
 
 
+_COMPARED = ["persona_id", "a", "b", "dimension"]
+"What two judgments of one comparison have in common."
+
+
 def verdicts(source: str, manifest: dict[str, Any]) -> dict[str, Any]:
     """What the judgments themselves show of each judge (by its name in the recipe): how far its probabilities can be
     taken as such (`calibration`), whether it prefers answers of its own family (`self_preference`), and how far judges
@@ -101,9 +105,12 @@ def verdicts(source: str, manifest: dict[str, Any]) -> dict[str, Any]:
 
 def _calibrations(rows: pl.DataFrame, asked: pl.DataFrame) -> dict[str, Any]:
     """By judge, against the labels by construction: whether or not a pair came of it."""
-    key = ["persona_id", "a", "b", "dimension"]
-    truth = rows.filter(method="construction").select(*key, truth=pl.col("outcome") == "a")
-    both = asked.drop_nulls("p_a").join(truth, on=key, how="inner", nulls_equal=True).unique(["role", "question"])
+    truth = rows.filter(method="construction").select(*_COMPARED, truth=pl.col("outcome") == "a")
+    both = (
+        asked.drop_nulls("p_a")
+        .join(truth, on=_COMPARED, how="inner", nulls_equal=True)
+        .unique(["role", "question"], maintain_order=True)
+    )
     if not both.height:
         return not_measured("no judge gave soft labels where the right answer is known by construction")
     found = {}
@@ -137,28 +144,36 @@ def _ece(sure: Array, right: Array) -> float:
 
 
 def _between(asked: pl.DataFrame) -> dict[str, Any]:
-    """How often two judges decide the same question alike, beyond chance as well (Krippendorff's alpha)."""
+    """How often two judges who both decide a question decide it alike; each question counts once."""
     roles = sorted(asked["role"].unique())
     if len(roles) < 2:
         return not_measured("one judge only")
-    decided = asked.filter(pl.col("outcome").is_in(["a", "b"])).unique(["role", "question"], maintain_order=True)
-    marks = {role: dict(decided.filter(role=role).select("question", "outcome").iter_rows()) for role in roles}
+    decided = asked.filter(pl.col("outcome").is_in(["a", "b"])).select(*_COMPARED, "role", "question", "outcome")
     found = {}
     for one, other in combinations(roles, 2):
-        both = [question for question in marks[one] if question in marks[other]]
-        same = sum(marks[one][question] == marks[other][question] for question in both)
-        found[f"{one} and {other}"] = figures.share(same, len(both))
+        sides = [decided.filter(role=role) for role in (one, other)]
+        both = sides[0].join(sides[1], on=_COMPARED, how="inner", nulls_equal=True, maintain_order="left")
+        both = both.unique("question", maintain_order=True)
+        same = int((both["outcome"] == both["outcome_right"]).sum())
+        found[f"{one} and {other}"] = figures.share(same, both.height)
     return found
 
 
 def _own(source: str, asked: pl.DataFrame, manifest: dict[str, Any]) -> dict[str, Any]:
-    """How much more often a judge takes the answer of its own family than the other judges do, over pairs of which one
-    answer is of it."""
+    """How much more often judges take the answer of their own family than the others do, where one answer is of it."""
     of = {about["reference"]: family(about["reference"]) for about in manifest["models"].values()}
     judging = {role: of[about["reference"]] for role, about in manifest["models"].items() if role in asked["role"]}
     if len(set(judging.values())) < 2:
         return not_measured("it takes judges of two families")
     model = dict(loading.scan(source, "candidates").select("id", "model").collect().iter_rows())
+    return own_preferred(asked, model, of, judging)
+
+
+def own_preferred(
+    asked: pl.DataFrame, model: Mapping[str, str], of: Mapping[str, str], judging: Mapping[str, str]
+) -> dict[str, Any]:
+    """By family of judges, that difference: of judgments (`role`, `question`, `a`, `b`, `outcome`), with the model of
+    each answer, the family of each model, and that of each judge."""
     taken: dict[str, dict[str, list[bool]]] = {name: {} for name in set(judging.values())}
     decided = asked.filter(pl.col("outcome").is_in(["a", "b"])).unique(["role", "question"], maintain_order=True)
     for role, a, b, outcome in decided.select("role", "a", "b", "outcome").iter_rows():

@@ -23,8 +23,10 @@ from simforge.personas.proof import cramers_v
 
 FRESH = 10_000
 "People drawn from the pack to hold these against."
-DRAWS = 20
+DRAWS = 100
 "Lots of fresh people, each as many as the dataset has."
+SURE, SLACK = 5.0, 0.05
+"Standard deviations from what chance gives, and error of Cramer's V, from which a pair of traits is off."
 LEVELS, BINS = 30, 10
 "Values of a trait that are told apart, and bins of a number."
 COMMON = 0.5
@@ -118,26 +120,32 @@ def _gap(value: float, n: int, chance: Sequence[float] | Array, again: Sequence[
 
 
 def _joints(names: list[str], here: Array, there: Array) -> dict[str, Any]:
-    """The mean error of Cramer's V over pairs of traits, and the worst pair."""
+    """The mean error of Cramer's V over pairs of traits, and the pairs that go together otherwise than in the pack
+    (`off`, worst first)."""
     pairs = list(combinations(range(len(names)), 2))
     if not pairs or len(here) < figures.FEW:
         return {"error": not_measured("it takes two traits and thirty people")}
     asked, got = _associations(there, pairs), _associations(here, pairs)
     source = np.random.default_rng(0)
     chance, again = (
-        np.abs([_associations(table[source.integers(0, len(table), len(here))], pairs) - asked for _ in range(DRAWS)])
+        np.array([_associations(table[source.integers(0, len(table), len(here))], pairs) for _ in range(DRAWS)])
         for table in (there, here)
     )
-    error = np.abs(got - asked)
-    worst = int(((error - chance.mean(axis=0)) / np.maximum(chance.std(axis=0), 1e-3)).argmax())
+    error, beyond = np.abs(got - asked), np.abs(got - chance.mean(axis=0)) / np.maximum(chance.std(axis=0), 1e-3)
+    off = [place for place in np.argsort(-beyond) if beyond[place] > SURE and error[place] > SLACK]
     return {
-        "error": _gap(float(error.mean()), len(here), chance.mean(axis=1), again.mean(axis=1)),
-        "worst": {
-            "traits": [names[place] for place in pairs[worst]],
-            "here": float(got[worst]),
-            "asked": float(asked[worst]),
-            "chance": [float(chance[:, worst].min()), float(chance[:, worst].max())],
-        },
+        "error": _gap(
+            float(error.mean()), len(here), *(np.abs(drawn - asked).mean(axis=1) for drawn in (chance, again))
+        ),
+        "off": [
+            {
+                "traits": [names[one] for one in pairs[place]],
+                "here": float(got[place]),
+                "asked": float(asked[place]),
+                "by_chance": [float(one) for one in np.quantile(chance[:, place], [0.025, 0.975])],
+            }
+            for place in off
+        ],
         "pairs": len(pairs),
     }
 

@@ -102,11 +102,13 @@ def _cast(told: dict[str, Any]) -> Iterator[Said]:
         if one["value"] > max(1.5 * one["chance"][1], 0.03):
             said = f"total variation {one['value']:.2f}, by chance at most {one['chance'][1]:.2f}"
             yield FAULT, f"The people are not as their pack says: {name.replace('_', ' ')} is off ({said})."
-    one = told.get("joints", {}).get("error", {})
-    if measured(one) and one["value"] > max(1.5 * one["chance"][1], 0.03):
-        traits = " and ".join(told["joints"]["worst"]["traits"]).replace("_", " ")
-        said = f"mean error of Cramer's V {one['value']:.2f}, by chance at most {one['chance'][1]:.2f}"
-        yield FAULT, f"Traits do not go together as the pack says, most of all {traits} ({said})."
+    off = told.get("joints", {}).get("off", [])
+    if off:
+        said = "; ".join(
+            f"{' and '.join(one['traits'])} (Cramer's V {one['here']:.2f}, in the pack {one['asked']:.2f})"
+            for one in off[:3]
+        )
+        yield FAULT, f"{len(off)} pairs of traits do not go together as the pack says: {said.replace('_', ' ')}."
     one = told.get("effective", {}).get("ratio", {})
     if measured(one) and one["interval"][1] < 0.9:
         yield FAULT, f"The people are less different than the pack's: {one['value']:.0%} of its effective number."
@@ -132,6 +134,11 @@ def _dialogues(told: dict[str, Any], push_back: dict[str, Any]) -> Iterator[Said
                 f"The users are told from people: {said}.",
             )
         )
+    elif "messages" in told:
+        off = [name for name, one in told["style"].items() if not _human(name, one)]
+        if off:
+            said = ", ".join(f"{name.replace('_', ' ')} {_range(name, told['style'][name])}" for name in off)
+            yield DOUBT, f"User messages are not written as people write, in {told['messages']} of them: {said}."
     guards = told.get("guards", {})
     for name, one in guards.items() if "not_measured" not in guards else ():
         if measured(one) and one["interval"][0] > 0.05:
@@ -149,6 +156,18 @@ def _dialogues(told: dict[str, Any], push_back: dict[str, Any]) -> Iterator[Said
         said = f"{one['value']:.0%} of {one['n']} plainly wrong answers ({low:.0%} to {high:.0%}"
         said += f"; of right ones {push_back['control']['value']:.0%})"
         yield (DOUBT if high < 0.5 else GOOD), f"The users object to {said}."
+
+
+def _human(name: str, one: dict[str, Any]) -> bool:
+    """Whether a figure of style is within those of human chats, give or take a tenth, or a quarter of a length."""
+    low, high = one["human"]
+    spare = 0.25 * high if name.startswith("words") else 0.1
+    return bool(low - spare <= one["here"] <= high + spare)
+
+
+def _range(name: str, one: dict[str, Any]) -> str:
+    form = "{:.0f} (people {:.0f} to {:.0f})" if name.startswith("words") else "{:.0%} (people {:.0%} to {:.0%})"
+    return form.format(one["here"], *one["human"])
 
 
 def _judge(name: str, first: bool = False) -> str:

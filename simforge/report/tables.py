@@ -152,6 +152,10 @@ def _dialogues(audit: Mapping[str, Any]) -> Iterator[Row]:
         elif "not_measured" not in one:
             for kind, share in one.items():
                 yield f"{what}{kind.replace('_', ' ')}", share, good
+    for name, one in told.get("style", {}).items() if "messages" in told else ():
+        low, high = one["human"]
+        figure = {"value": one["here"], "n": told["messages"], "interval": None}
+        yield f"style: {name.replace('_', ' ')}", figure, f"people {low:.2f} to {high:.2f}"
     at_once = told.get("disclosure", {}).get("at_once")
     if at_once is not None:
         yield "of what they tell, told in the first message", at_once, "below 1"
