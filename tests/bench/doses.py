@@ -29,7 +29,7 @@ def main(pairs: int) -> None:
             path = Path(scratch) / f"{dose}.parquet"
             frame.write_parquet(path)
             start = time.perf_counter()
-            found = audit.audit(str(path), audit.Options(columns={"profile": "first+second"}))
+            found = audit.audit(str(path), audit.Options(columns={"profile": "first+second"}, families=("text",)))
             took = time.perf_counter() - start
             by = found["information"]["text"]
             bits, people = by["prompts"]["bits"], by["people"]["bits"]["value"]
