@@ -69,7 +69,8 @@ def families(manifest: dict[str, Any] | None) -> dict[str, Any]:
     of = {role: family(about["reference"]) for role, about in manifest["models"].items()}
     judging = {of[role] for role in of if role.startswith("judge")}
     answering = {name for role, name in of.items() if not role.startswith("judge")}
-    return {"by_role": of, "shared": sorted(judging & answering)}
+    shared = sorted(judging & answering)
+    return {"by_role": of, "shared": shared, "roles": sorted(role for role, name in of.items() if name in shared)}
 
 
 def family(reference: str) -> str:

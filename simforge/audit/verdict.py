@@ -216,7 +216,8 @@ def _labels(told: dict[str, Any]) -> Iterator[Said]:
             yield GOOD, f"{_judge(name, True)} says the same in both orders in {agreement['value']:.0%}."
     shared = told["families"]["shared"]
     if isinstance(shared, list) and shared and "not_measured" not in judges:
-        yield DOUBT, f"Judge and assistants are of one family ({', '.join(shared)}): judges prefer their own."
+        roles = ", ".join(told["families"]["roles"])
+        yield DOUBT, f"One family of models ({', '.join(shared)}) plays {roles}: judges prefer their own."
 
 
 def _room(told: dict[str, Any]) -> Said:

@@ -34,9 +34,8 @@ def main(pairs: int) -> None:
         print(f"{pairs:,} pairs: made in {made:.0f} s, with the part of the audit that needs no scorers")
         for families in (("text",), ("embeddings",), ("text", "embeddings")):
             seconds, memory = took("audit", run, "--scorers", *families)
-            print(
-                f"{' and '.join(families):20}  {seconds:5.0f} s  {memory:4.1f} GiB at most  {seconds / made:4.1f} x generate"
-            )
+            name = " and ".join(families)
+            print(f"{name:20}  {seconds:5.0f} s  {memory:4.1f} GiB at most  {seconds / made:4.1f} x generate")
 
 
 if __name__ == "__main__":
