@@ -110,7 +110,9 @@ def test_a_judge_that_guesses_holds_no_bits_where_the_labels_do(tmp_path):
     assert judged["pairs"] > 500
     assert any(one.startswith("The judge's own choices are not personal") for one in says(found, "doubt"))
     calibration = found["verdicts"]["calibration"]["judge"]
-    assert calibration["ece"]["value"] < 0.15 and 0.4 < calibration["right"] < 0.6 and calibration["sure"] < 0.7
+    assert (
+        calibration["ece"]["value"] < 0.15 and 0.4 < calibration["right"]["value"] < 0.6 and calibration["sure"] < 0.7
+    )
 
 
 def test_calibration_is_the_gap_between_sure_and_right():
@@ -130,7 +132,7 @@ def _told(**more: Any) -> dict[str, Any]:
     none = {"not_measured": "x"}
     return {
         "shortcuts": {"rules": {}, "echo": {"difference": none}, "models": none},
-        "labels": {"judges": none, "families": {"shared": []}},
+        "labels": {"judges": none, "families": {"shared": []}, "by": {}},
         "room": {"conflict": none},
         "hygiene": {
             **dict.fromkeys(("repeated_by_one_person", "same_text", "empty", "near_duplicates"), none),

@@ -95,7 +95,11 @@ def cheap(found: Pairs, options: Options | None = None) -> dict[str, Any]:
             "echo": shortcuts.echo(frame),
             "human": shortcuts.HUMAN,
         },
-        "labels": {**labels.judges(manifest), "families": labels.families(manifest)},
+        "labels": {
+            **labels.judges(manifest),
+            "families": labels.families(manifest),
+            "by": dict(frame["label"].drop_nulls().value_counts(sort=True).iter_rows()),
+        },
         "room": room.measure(frame),
         "hygiene": hygiene.measure(found, options.benchmarks),
         "fidelity": (manifest or {}).get("fidelity"),

@@ -24,8 +24,8 @@ from simforge.audit import figures
 from simforge.audit.figures import Array, not_measured
 
 FOLDS = 10
-ENOUGH = 200
-"Pairs from which a scorer is fitted."
+ENOUGH, LEAST = 200, 100
+"Pairs of a dimension from which a scorer is fitted to it alone, and of any from which one is fitted at all."
 DIRECTIONS = 8
 "Of profiles."
 STRENGTHS = (0.003, 0.006, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.3)
@@ -59,7 +59,7 @@ def measure(
     if not known.any():
         if len(set(folds)) < 2:
             return {"bits": not_measured("all pairs are of nearly the same prompt, or of one person: none is held out")}
-        return {"bits": not_measured(f"there are no {ENOUGH} pairs with profiles that differ")}
+        return {"bits": not_measured(f"there are no {LEAST} pairs with profiles that differ")}
     gain = np.log2(both.personal[known]) - np.log2(both.plain[known])
     owners = np.asarray(people, dtype=object)[known]
     without, personal = _right(both.plain[known]), _right(both.personal[known])
@@ -94,12 +94,12 @@ def _fitted(differences: Array, profiles: Array, folds: Labels, people: Labels, 
     """Held-out predictions with the profiles, and with those of others; NaN where a kind has too few pairs."""
     count = len(differences)
     true, false = (Fit(np.full(count, np.nan), np.full(count, np.nan)) for _ in range(2))
-    named = together(kinds)
+    named, apart = together(kinds), np.array([str(kind) for kind in kinds], dtype=object)
     owners = np.asarray(people, dtype=object)
     for kind in set(named):
         rows = np.flatnonzero(named == kind)
-        points = _directions(profiles[rows])
-        if len(rows) < ENOUGH or points.shape[1] == 0:
+        points = _directions(profiles[rows], apart[rows])
+        if len(rows) < LEAST or points.shape[1] == 0:
             continue
         groups = _numbered(np.asarray(folds, dtype=object)[rows])
         if len(set(groups)) < 2:
@@ -156,9 +156,12 @@ def _crossed(differences: Array, points: Array) -> Array:
     return np.hstack([differences, *(differences * points[:, [place]] for place in range(points.shape[1]))])
 
 
-def _directions(profiles: Array) -> Array:
-    """The main directions in which profiles differ (pairs, at most `DIRECTIONS`), in units of their spread."""
+def _directions(profiles: Array, kinds: Array | None = None) -> Array:
+    """The main directions in which profiles differ (pairs, at most `DIRECTIONS`), in units of their spread; within each
+    of the `kinds`, since a profile that is nothing elsewhere would tell what a pair is about, and not who asks."""
     centred = profiles - profiles.mean(axis=0)
+    for kind in set(kinds) if kinds is not None else ():
+        centred[kinds == kind] -= centred[kinds == kind].mean(axis=0)
     _, spread, axes = np.linalg.svd(centred[:5_000], full_matrices=False)
     kept = (spread > 1e-6 * max(1.0, float(spread[:1].sum()))).sum()
     points = centred @ axes[: min(DIRECTIONS, int(kept))].T

@@ -134,7 +134,7 @@ def calibration(sure: Array, right: Array) -> dict[str, Any]:
         "ece": {"value": _ece(sure, right), "n": len(sure), "interval": [float(low), float(high)]},
         "brier": figures.mean((sure - right) ** 2),
         "sure": float(sure.mean()),
-        "right": float(right.mean()),
+        "right": figures.mean(right),
     }
 
 

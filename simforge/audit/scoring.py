@@ -21,6 +21,8 @@ from simforge.errors import ModelError, NotFound, UsageError
 ROWS = 20_000
 "Pairs that are scored at most, drawn at random."
 Made = Callable[[Sequence[str]], Array]
+Sides = tuple[Array, Array]
+"Features of the chosen and of the rejected answers, a row a pair."
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,11 @@ def measure(found: Pairs, families: Sequence[str] = tuple(FAMILIES)) -> dict[str
             'the audit needs scikit-learn: install SimForge with the extra report ("simforge[report]").'
         ) from None
     rows = _rows(found)
+    texts = _sides(rows, np.arange(len(rows)), features.text_family)
     told: dict[str, Any] = {"information": {}, "judged": {}}
     for name in families:
-        told["information"][name], told["judged"][name] = _family(rows, FAMILIES[name])
-    told["waterfall"] = _waterfall(rows)
+        told["information"][name], told["judged"][name] = _family(rows, FAMILIES[name], texts)
+    told["waterfall"] = _waterfall(rows, texts)
     return told
 
 
@@ -110,14 +113,14 @@ def _rows(found: Pairs) -> _Rows:
     )
 
 
-def _family(rows: _Rows, family: Family) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a family makes of the labels, and of the judge's choices."""
+def _family(rows: _Rows, family: Family, texts: Sides) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a family makes of the labels, and of the judge's choices; `texts` are all pairs by the family `text`."""
     if rows.profiles is None:
         reason = not_measured("nothing is known of who prefers: name the column of a profile")
         return {"bits": reason}, {"bits": reason}
     taken = rows.few(family.texts)
     try:
-        sides = _sides(rows, taken, family.features)
+        sides = texts if family.features is features.text_family else _sides(rows, taken, family.features)
     except ModelError as problem:  # a family without its model says so; the others are not in need of it
         reason = not_measured(str(problem).rstrip("."))
         return {"bits": reason}, {"bits": reason}
@@ -136,8 +139,8 @@ def _family(rows: _Rows, family: Family) -> tuple[dict[str, Any], dict[str, Any]
     labels = {"prompts": told(*sides, whole, "near"), "people": told(*sides, whole, "people")}
     said = np.array([rows.judge[row] if rows.judge[row] is not None else 0.5 for row in taken], dtype=float)
     decided = np.flatnonzero(said != 0.5)
-    if len(decided) < information.ENOUGH:
-        few = f"a judge decided {len(decided)} of the pairs that were scored; it takes {information.ENOUGH}"
+    if len(decided) < information.LEAST:
+        few = f"a judge decided {len(decided)} of the pairs that were scored; it takes {information.LEAST}"
         return labels, {"bits": not_measured(few)}
     turned = (said[decided] < 0.5)[:, None]
     one, other = (side[decided] for side in sides)
@@ -145,7 +148,7 @@ def _family(rows: _Rows, family: Family) -> tuple[dict[str, Any], dict[str, Any]
     return labels, {"judge": judge, "labels": told(one, other, decided, "near"), "pairs": len(decided)}
 
 
-def _sides(rows: _Rows, taken: Array, made: Made) -> tuple[Array, Array]:
+def _sides(rows: _Rows, taken: Array, made: Made) -> Sides:
     """The features of the chosen and of the rejected answers, each different text seen once."""
     pairs = [(rows.chosen[row], rows.rejected[row]) for row in taken]
     texts = list(dict.fromkeys(text for pair in pairs for text in pair))
@@ -154,10 +157,9 @@ def _sides(rows: _Rows, taken: Array, made: Made) -> tuple[Array, Array]:
     return seen[[place[one] for one, _ in pairs]], seen[[place[other] for _, other in pairs]]
 
 
-def _waterfall(rows: _Rows) -> dict[str, Any]:
+def _waterfall(rows: _Rows, texts: Sides) -> dict[str, Any]:
     asked = list(dict.fromkeys(rows.prompts))
     at = {text: number for number, text in enumerate(asked)}
     words = features.words(asked, 8) if len(asked) > 20 else np.zeros((len(asked), 1))
-    sides = _sides(rows, np.arange(len(rows)), FAMILIES["text"].features)
     prompts = words[[at[text] for text in rows.prompts]]
-    return shortcuts.waterfall(*sides, prompts, rows.profiles, rows.near, rows.kinds)
+    return shortcuts.waterfall(*texts, prompts, rows.profiles, rows.near, rows.kinds)

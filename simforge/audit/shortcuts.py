@@ -159,7 +159,7 @@ def waterfall(
     step explains of held-out pairs, and what none does. A step that explains nothing can be slightly negative: it was
     paid for in what was learnt by heart. Features (pairs, columns) as `features.text_family` has them."""
     differences = chosen - rejected
-    if len(differences) < information.ENOUGH:
+    if len(differences) < information.LEAST:
         return {"residual": not_measured(f"{len(differences)} pairs are too few")}
     groups = _numbered(np.array([str(one) for one in folds], dtype=object))
     if len(set(groups)) < 2:
@@ -171,7 +171,11 @@ def waterfall(
     seen.append(np.hstack([differences, *(differences[:, :style] * asked[:, [one]] for one in range(asked.shape[1]))]))
     if profiles is not None:
         named = information.together(kinds)
-        seen.append(np.hstack([seen[-1], *_personal(differences, profiles, named)]))
+        seen.append(
+            np.hstack(
+                [seen[-1], *_personal(differences, profiles, named, np.array(list(map(str, kinds)), dtype=object))]
+            )
+        )
     left, found, before = 1.0, {}, 1.0
     for step, columns in zip(STEPS, seen, strict=False):
         left = float(-np.log2(held_out(columns, groups)).mean())
@@ -181,14 +185,14 @@ def waterfall(
     return {"n": len(differences), "bits": found}
 
 
-def _personal(differences: Array, profiles: Array, named: Array) -> list[Array]:
+def _personal(differences: Array, profiles: Array, named: Array, kinds: Array) -> list[Array]:
     """The differences times the directions of the profile, for each kind of pair apart."""
     blocks = []
     for kind in sorted(set(named)):
         own = named == kind
         points = np.zeros((len(named), 0))
-        if own.sum() >= information.ENOUGH:
-            there = _directions(profiles[own])
+        if own.sum() >= information.LEAST:
+            there = _directions(profiles[own], kinds[own])
             points = np.zeros((len(named), there.shape[1]))
             points[own] = there
         if points.shape[1]:

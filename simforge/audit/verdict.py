@@ -11,6 +11,8 @@ from simforge.audit.figures import measured
 FAULT, DOUBT, GOOD = "fault", "doubt", "good"
 STRONG = 0.2
 "Bits a pair."
+TRACE = 0.01
+"Bits a pair below which a few thousand pairs tell nothing from luck."
 GAP = 0.05
 "In accuracy, with the profile against without."
 REAL = 0.65
@@ -21,7 +23,7 @@ Said = tuple[str, str]
 def of(told: dict[str, Any]) -> list[dict[str, str]]:
     """Sentences with their weight: `fault`, `doubt` or `good`."""
     found = [
-        *_information(told.get("information", {})),
+        *_information(told.get("information", {}), told["labels"]["by"]),
         *_judged(told.get("judged", {})),
         *(list(_shortcuts(told["shortcuts"])) or [(GOOD, "No shortcut decides the labels, of those that were tried.")]),
         *_labels(told["labels"]),
@@ -38,13 +40,13 @@ def of(told: dict[str, Any]) -> list[dict[str, str]]:
     return [{"weight": weight, "says": says} for weight, says in sorted(found, key=lambda one: order.index(one[0]))]
 
 
-def _information(told: dict[str, Any]) -> Iterator[Said]:
+def _information(told: dict[str, Any], by: dict[str, int]) -> Iterator[Said]:
     """What the best family of scorers finds: each is a lower bound."""
     known = {
-        family: by["prompts"] for family, by in told.items() if "prompts" in by and measured(by["prompts"]["bits"])
+        name: one["prompts"] for name, one in told.items() if "prompts" in one and measured(one["prompts"]["bits"])
     }
     if not known:
-        reasons = {by.get("prompts", by)["bits"]["not_measured"] for by in told.values()}
+        reasons = {one.get("prompts", one)["bits"]["not_measured"] for one in told.values()}
         if reasons:
             yield DOUBT, f"How personal the preferences are was not measured: {'; '.join(sorted(reasons))}."
         return
@@ -55,9 +57,11 @@ def _information(told: dict[str, Any]) -> Iterator[Said]:
     said = _bits(one, family)
     others = [f"{name}: {other['bits']['value']:.3f}" for name, other in known.items() if name != family]
     said += f"; by other scorers {', '.join(others)}" if others else ""
-    if one["bits"]["interval"][0] <= 0:
+    if one["bits"]["interval"][0] <= 0 or one["bits"]["value"] < TRACE:
         yield FAULT, f"The profiles decide nothing that can be measured: {said}."
     elif one["bits"]["value"] >= STRONG or one["gap"]["value"] >= GAP:
+        if {*by} == {"construction"}:
+            said += ". The labels are by construction: this is how far the answers show what was asked of them"
         yield GOOD, f"The preferences are personal: who asks tells {said}."
     else:
         yield DOUBT, f"The preferences are a little personal: {said}; {STRONG} would be much."
@@ -76,8 +80,10 @@ def _judged(told: dict[str, Any]) -> Iterator[Said]:
         return
     family, by = max(known.items(), key=lambda item: item[1]["judge"]["bits"]["value"])
     said = f"{_bits(by['judge'], family)}, where the labels of the same pairs hold {by['labels']['bits']['value']:.3f}"
-    if by["judge"]["bits"]["interval"][0] <= 0:
+    if by["judge"]["bits"]["interval"][0] <= 0 or by["judge"]["bits"]["value"] < TRACE:
         yield DOUBT, f"The judge's own choices are not personal: {said}. Train on the labels, not on what it says."
+    elif by["judge"]["bits"]["value"] < by["labels"]["bits"]["value"] / 2:
+        yield DOUBT, f"The judge's own choices are far less personal than the labels: {said}."
     else:
         yield GOOD, f"The judge's own choices are personal: {said}."
 
@@ -87,7 +93,8 @@ def _verdicts(told: dict[str, Any]) -> Iterator[Said]:
     known = told.get("calibration", {})
     for name, one in known.items() if "not_measured" not in known else ():
         if measured(one["ece"]) and one["ece"]["interval"][0] > 0.1:
-            said = f"it is sure of {one['sure']:.0%} and right in {one['right']:.0%} of {one['ece']['n']} questions"
+            right, of = one["right"]["value"], one["ece"]["n"]
+            said = f"it is sure of {one['sure']:.0%} and right in {right:.0%} of {of} questions"
             yield DOUBT, f"The probabilities of {_judge(name)} cannot be taken as such: {said}."
     known = told.get("self_preference", {})
     for name, one in known.items() if "not_measured" not in known else ():

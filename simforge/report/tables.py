@@ -81,6 +81,7 @@ def _labels(audit: Mapping[str, Any]) -> Iterator[tuple[str, list[Row]]]:
         ]
         if name in calibration:
             rows += [
+                ("right, both orders together", calibration[name].get("right", calibration[name]["ece"]), "high"),
                 ("calibration error (ECE)", calibration[name]["ece"], "below 0.1"),
                 ("Brier score", calibration[name]["brier"], "below 0.25, a coin's"),
             ]
