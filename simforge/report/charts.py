@@ -163,7 +163,8 @@ def _worst_trait(axes: Any, audit: dict[str, Any], manifest: Manifest) -> bool:
         return False
     name = max(traits, key=lambda one: float(traits[one]["value"] - traits[one]["chance"][1]))
     one = traits[name]
-    most = sorted(range(len(one["values"])), key=lambda place: -max(one["asked"][place], one["got"][place]))[:SHOWN]
+    tall = [max(asked, got) for asked, got in zip(one["asked"], one["got"], strict=True)]
+    most = [place for place in sorted(range(len(tall)), key=lambda place: -tall[place])[:SHOWN] if tall[place]]
     places = range(len(most))
     axes.barh([place - 0.2 for place in places], [one["asked"][at] for at in most], 0.4, color=INK, label="pack")
     axes.barh([place + 0.2 for place in places], [one["got"][at] for at in most], 0.4, color=PLAIN, label="here")

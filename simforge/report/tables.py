@@ -60,7 +60,7 @@ def _shortcuts(audit: Mapping[str, Any]) -> list[Row]:
     for name, one in told["rules"].items():
         rows.append((f"'{name.replace('_', ' ')} wins' is right", one, "0.40 to 0.70"))
         if "excess" in one:
-            rows.append(("the same, beyond people's own choices", one["excess"], "-0.03 to 0.03"))
+            rows.append(("the same, beyond people's own choices", one["excess"], "at most 0.03"))
     return [
         *rows,
         ("coefficient of the logarithm of the lengths' ratio", told["length"]["coefficient"], "near 0"),
