@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from simforge.personas import Cast
+    import polars as pl
 
 PEOPLE, PROMPTS = 0.8, 0.7
 "Similarity from which people, by their traits, and prompts, by runs of characters, are nearly the same."
@@ -58,10 +58,10 @@ def of_pairs(rows: Iterable[Sequence[str]]) -> list[int]:
     )
 
 
-def of_people(cast: Cast) -> list[int]:
-    """Clusters of people, by their traits: 0.8 is one trait in nine that is different. Those who are hardly more than a
-    text are compared by it."""
-    return clusters(_traits(cast), PEOPLE, bands=32)
+def of_people(traits: pl.DataFrame, texts: Sequence[str] | None) -> list[int]:
+    """Clusters of people, a row each, by their traits: 0.8 is one trait in nine that is different. Those who are hardly
+    more than a text are compared by it."""
+    return clusters(_traits(traits, texts), PEOPLE, bands=32)
 
 
 def linked(count: int, links: Iterable[tuple[int, int]]) -> list[int]:
@@ -81,15 +81,15 @@ def sketch(words: Iterable[str], permutations: int = PERMUTATIONS) -> Any:
     return found
 
 
-def _traits(cast: Cast) -> Iterator[list[str]]:
-    names = cast.frame.columns
-    for number, row in enumerate(cast.frame.iter_rows()):
+def _traits(traits: pl.DataFrame, texts: Sequence[str] | None) -> Iterator[list[str]]:
+    names = traits.columns
+    for number, row in enumerate(traits.iter_rows()):
         found: list[str] = []
         for name, value in zip(names, row, strict=True):
             words = str(value).lower().split()
             found += [f"{name}={word}" for word in words] if len(words) >= PHRASE else [f"{name}={value}"]
-        if cast.texts is not None and len(names) < FEW:
-            found += _runs(cast.text(number))
+        if texts is not None and len(names) < FEW:
+            found += _runs(texts[number])
         yield found
 
 

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from conftest import SMALL, simforge
 
-from simforge import audit
+from simforge import audit, loading
 from simforge.audit import dialogues, embeddings, information, labels, people, pushback, verdict
 from simforge.errors import NotFound, SourceError
 
@@ -183,7 +183,7 @@ def changed(run: Path, to: Path, change: Any) -> Path:
 
 
 def test_people_as_their_pack_says_are_called_so(run):
-    found = people.measure(str(run), 0)
+    found = people.measure(str(run), loading.manifest(run))
     assert len(found["marginals"]) > 10 and all(0 <= one["value"] < 0.2 for one in found["marginals"].values())
     assert found["joints"]["pairs"] > 50 and found["joints"]["error"]["n"] == 400
     assert 0.95 < found["effective"]["ratio"]["value"] < 1.05
@@ -193,7 +193,7 @@ def test_people_as_their_pack_says_are_called_so(run):
 
 def test_people_who_are_not_as_their_pack_says_are_named(run, tmp_path):
     def cast(name: str, change: Any) -> list[str]:
-        found = people.measure(str(changed(run, tmp_path / name, change)), 0)
+        found = people.measure(str(changed(run, tmp_path / name, change)), loading.manifest(run))
         return [one["says"] for one in verdict.of(_told(cast=found))]
 
     women = cast("women", lambda frame: frame.filter(pl.col("sex") == "female"))
@@ -213,12 +213,25 @@ def test_people_who_are_not_as_their_pack_says_are_named(run, tmp_path):
     assert any(one.startswith("89% of the people are nearly the same as another") for one in few)
 
 
-def test_people_without_their_pack_are_not_measured(run, tmp_path):
-    (tmp_path / "data" / "personas").mkdir(parents=True)
-    found = people.measure(str(tmp_path), 0)
-    assert found["marginals"]["not_measured"]
-    none = people.measure(str(changed(run, tmp_path / "no", lambda frame: frame.drop("age"))), 0)
-    assert "no column 'age'" in none["joints"]["not_measured"]
+def test_people_without_their_pack_are_not_measured_and_those_without_a_trait_are_by_the_others(run, tmp_path):
+    said = loading.manifest(run)
+    for key, value, why in (("pack", "0", "is not the one that the people were drawn from"), ("cast", "1", "a file")):
+        found = people.measure(str(run), {**said, "identity": {**said["identity"], key: value}})
+        assert why in found["marginals"]["not_measured"] and why in found["joints"]["error"]["not_measured"]
+        assert found["near_duplicates"]["value"] == 0
+    withheld = people.measure(str(changed(run, tmp_path / "no", lambda frame: frame.drop("age"))), said)
+    assert "age" not in withheld["marginals"] and "household" in withheld["marginals"]
+
+
+def test_a_version_on_the_hub_is_audited_without_what_was_withheld(hub, run, tmp_path):
+    pushed = simforge("push", run, "stub/made", "--version", "1.0.0", env=hub.env)
+    assert pushed.status == 0, pushed.err
+    done = simforge("audit", "stub/made@1.0.0", "--scorers", "text", cwd=tmp_path, env=hub.env)
+    assert done.status == 0, done.err
+    assert done.out.splitlines()[-1] == "To read: AUDIT/report.html. All figures are in AUDIT/audit.json."
+    found = json.loads((tmp_path / "AUDIT" / "audit.json").read_text())
+    assert found["information"]["text"]["prompts"]["bits"]["value"] > 0.5 and len(found["cast"]["marginals"]) > 5
+    assert "Dialogues to read" in (tmp_path / "AUDIT" / "report.html").read_text()
 
 
 def test_the_vendi_score_counts_different_people():

@@ -61,7 +61,7 @@ _FOREIGN = {
     for name, names in (
         ("certified", ("coverage",)),
         ("verdicts", ("calibration", "self_preference", "between")),
-        ("cast", ("marginals", "joints", "effective", "near_duplicates")),
+        ("cast", ("marginals", "near_duplicates")),
         ("dialogues", ("endings", "guards", "goals", "disclosure", "style", "realism")),
         ("push_back", ("wrong",)),
     )
@@ -74,7 +74,7 @@ def _made(source: str, manifest: dict[str, Any], options: Options) -> dict[str, 
     return {
         "certified": labels.certified(source, options.trusted),
         "verdicts": labels.verdicts(source, manifest),
-        "cast": people.measure(source, manifest["seed"]),
+        "cast": people.measure(source, manifest),
         "dialogues": dialogues.measure(source, manifest, options.human),
         "push_back": pushback.measure(source, manifest) if options.probe else {"wrong": probed},
     }

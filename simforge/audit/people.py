@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from simforge import clusters, hub, personas
+from simforge import clusters, loading, personas
 from simforge.audit import figures
 from simforge.audit.figures import Array, Figure, not_measured
 from simforge.errors import SimForgeError, SourceError
-from simforge.personas import Cast
+from simforge.identity import digest
 from simforge.personas.proof import cramers_v
 
 FRESH = 10_000
@@ -37,42 +36,47 @@ SAMPLE = 10_000
 "People compared for near-duplicates at most."
 
 
-def measure(source: str, seed: int) -> dict[str, Any]:
+def measure(source: str, manifest: dict[str, Any]) -> dict[str, Any]:
     """`marginals` (total variation of each trait), `joints` (error of Cramer's V over all pairs of traits), `effective`
-    (Vendi score, Friedman and Dieng 2023, arXiv 2210.02410, over that of fresh people) and `near_duplicates`."""
+    (Vendi score, Friedman and Dieng 2023, arXiv 2210.02410, over that of fresh people) and `near_duplicates`; of the
+    traits that were published. Raises what `loading.scan` raises."""
+    table = loading.scan(source, "personas").collect()
+    people = table.select(name for name in manifest["traits"] if name in table.columns)
+    texts = table["text"] if "text" in table.columns else None
+    near = {"near_duplicates": _near(people, texts)}
     try:
-        folder = hub.pull(source, tables=("personas",)) if hub.is_version(source) else Path(source)
-        cast = personas.read_cast(folder, "", None)
-    except SimForgeError as problem:
-        reason = not_measured(str(problem).removeprefix("--cast ").rstrip("."))
-        return dict.fromkeys(("marginals", "joints", "effective", "near_duplicates"), reason)
-    try:
-        fresh = _drawn_again(cast, seed)
+        fresh = _drawn_again(manifest)
     except SimForgeError as problem:
         reason = not_measured(str(problem).rstrip("."))
-        return {**dict.fromkeys(("marginals", "joints", "effective"), reason), "near_duplicates": _near(cast)}
-    names = [name for name in cast.frame.columns if fresh[name].null_count() == 0 and fresh[name].n_unique() > 1]
-    coded = {name: _coded(cast.frame[name], fresh[name]) for name in names}
+        return {"marginals": reason, "joints": {"error": reason}, "effective": {"ratio": reason}, **near}
+    coded = {
+        name: _coded(people[name], fresh[name])
+        for name in people.columns
+        if fresh[name].null_count() == 0 and fresh[name].n_unique() > 1
+    }
     names = [name for name, one in coded.items() if one[3] or (one[1] < LEVELS).mean() >= COMMON]
     seen = [coded[name] for name in names]
+    if not seen:
+        reason = not_measured("no trait that was published has several values that many people share")
+        return {"marginals": reason, "joints": {"error": reason}, "effective": {"ratio": reason}, **near}
     here, there = (np.stack([one[side] for one in seen], axis=1) for side in (0, 1))
     return {
-        "traits": names,
         "marginals": _marginals(names, here, there, seen),
         "joints": _joints(names, here, there),
         "effective": _effective(here, there, [len(one[2]) if one[3] else 0 for one in seen]),
-        "near_duplicates": _near(cast),
+        **near,
     }
 
 
-def _drawn_again(cast: Cast, seed: int) -> pl.DataFrame:
+def _drawn_again(manifest: dict[str, Any]) -> pl.DataFrame:
     """Fresh people from the same pack. Raises `SimForgeError` where it is not at hand, or gives none."""
-    if cast.brought:
-        raise SourceError("the people came from a file that does not say how they were made.")
-    pack = personas.load(cast.name)
-    if pack.content() != cast.pack.content():
-        raise SourceError(f"the pack {cast.name} that is here is not the one that the people were drawn from.")
-    return personas.sample(pack, FRESH, seed + 1).frame
+    name = manifest["cast"]["of"]
+    if manifest["identity"]["cast"] is not None:
+        raise SourceError(f"the people came from a file ({name}) and were not drawn for this run.")
+    pack = personas.load(name)
+    if digest(pack.content()) != manifest["identity"]["pack"]:
+        raise SourceError(f"the pack {name} that is here is not the one that the people were drawn from.")
+    return personas.sample(pack, FRESH, manifest["seed"] + 1).frame
 
 
 def _coded(own: pl.Series, fresh: pl.Series) -> tuple[Array, Array, list[str], bool]:
@@ -89,7 +93,9 @@ def _coded(own: pl.Series, fresh: pl.Series) -> tuple[Array, Array, list[str], b
     return coded[0], coded[1], [*common, "others"], False
 
 
-def _marginals(names: list[str], here: Array, there: Array, seen: list[tuple[Array, Array, list[str], bool]]) -> Any:
+def _marginals(
+    names: list[str], here: Array, there: Array, seen: list[tuple[Array, Array, list[str], bool]]
+) -> dict[str, Any]:
     found = {}
     source = np.random.default_rng(0)
     for number, name in enumerate(names):
@@ -104,7 +110,7 @@ def _marginals(names: list[str], here: Array, there: Array, seen: list[tuple[Arr
             "asked": asked.tolist(),
             "got": got.tolist(),
         }
-    return found or not_measured("no trait has several values")
+    return found
 
 
 def _variation(one: Array, other: Array) -> float:
@@ -191,8 +197,7 @@ def vendi(people: Array, ordered: list[int]) -> float:
     return float(np.exp(-(values * np.log(values)).sum()))
 
 
-def _near(cast: Cast) -> Figure:
+def _near(people: pl.DataFrame, texts: pl.Series | None) -> Figure:
     """The share of people who are nearly the same as one before them."""
-    part = cast if len(cast) <= SAMPLE else Cast(cast.pack, cast.name, cast.frame.head(SAMPLE), cast.passed, cast.texts)
-    near = clusters.of_people(part)
+    near = clusters.of_people(people.head(SAMPLE), None if texts is None else texts.head(SAMPLE).to_list())
     return figures.share(len(near) - len(set(near)), len(near))

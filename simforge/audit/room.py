@@ -11,7 +11,10 @@ import numpy as np
 import polars as pl
 
 from simforge.audit import figures
-from simforge.audit.figures import not_measured
+from simforge.audit.figures import Array, not_measured
+
+RESAMPLES = 200
+"Of people, for the interval of an ICC."
 
 
 def measure(pairs: pl.DataFrame) -> dict[str, Any]:
@@ -69,8 +72,22 @@ def consistency(pairs: pl.DataFrame, again: pl.DataFrame) -> dict[str, Any]:
         reason = f"the other run has {both.height} of these pairs: reuse its ledger for the answers, and judge anew"
         return {"same": not_measured(reason), "icc": not_measured(reason)}
     values = both.select("side", "side_again").to_numpy()
+    people = both["persona"].fill_null("").to_numpy()
+    rows = {one: np.flatnonzero(people == one) for one in np.unique(people)}
+    names, source = list(rows), np.random.default_rng(0)
+    drawn = [
+        _icc(values[np.concatenate([rows[names[place]] for place in source.integers(0, len(names), len(names))])])
+        for _ in range(RESAMPLES)
+    ]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return {
+        "same": figures.mean((values[:, 0] == values[:, 1]).astype(float), people),
+        "icc": {"value": _icc(values), "n": both.height, "interval": [float(low), float(high)]},
+    }
+
+
+def _icc(values: Array) -> float:
+    """ICC(1) of two measurements of each thing (things, 2)."""
     between = 2 * values.mean(axis=1).var(ddof=1)
     within = ((values - values.mean(axis=1, keepdims=True)) ** 2).sum(axis=1).mean()
-    icc = float((between - within) / max(between + within, 1e-12))
-    same = int((values[:, 0] == values[:, 1]).sum())
-    return {"same": figures.share(same, both.height), "icc": {"value": icc, "n": both.height, "interval": None}}
+    return float((between - within) / max(between + within, 1e-12))

@@ -123,7 +123,7 @@ def _people(cast: Mapping[str, Any]) -> Iterator[Row]:
         name = max(marginals, key=lambda one: float(marginals[one]["value"] - marginals[one]["chance"][1]))
         one = marginals[name]
         yield f"the worst of {len(marginals)} traits off its pack: {name}", one, f"by chance to {one['chance'][1]:.3f}"
-    error = cast.get("joints", {}).get("error") if "not_measured" not in cast.get("joints", {}) else None
+    error = cast.get("joints", {}).get("error")
     if error is not None:
         good = f"by chance to {error['chance'][1]:.3f}" if "chance" in error else ""
         yield f"pairs of traits off their pack ({cast['joints'].get('pairs', 0)} pairs, Cramer's V)", error, good
