@@ -209,9 +209,9 @@ class Plan:
         groups = [self.group(person) for person in range(len(self.cast))]
         if not self._people_apart:
             return list(range(len(self.cast)))
-        links = zip(
-            groups, (groups[first] for first in clusters.of_people(self.cast.frame, self.cast.texts)), strict=True
-        )
+        texts = None if self.cast.texts is None else self.cast.texts.to_list()
+        near = clusters.of_people(self.cast.frame, texts)
+        links = zip(groups, (groups[first] for first in near), strict=True)
         return clusters.linked(groups[-1] + 1, links)
 
     @cached_property
