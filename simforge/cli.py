@@ -240,10 +240,16 @@ def _add_versions(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     audit.add_argument(
         "--columns", nargs="+", default=[], metavar="NAME=COLUMN",
-        help="of anyone's file: prompt, chosen, rejected, persona, profile (A+B for several), wish, dimension, ...",
+        help="of anyone's file: prompt, chosen, rejected, persona, profile (A+B for several), wish, dimension, "
+        "chosen_model, rejected_model",
     )  # fmt: skip
     audit.add_argument("--again", metavar="RUN", help="another run of the same people, to see how steady they are")
-    audit.add_argument("--trusted", type=Path, metavar="FILE", help="labels known to be right: columns id and right")
+    audit.add_argument(
+        "--trusted",
+        type=Path,
+        metavar="FILE",
+        help="labels of which it is known whether they are right: .csv, .jsonl or .parquet with id and right",
+    )
     audit.add_argument(
         "--benchmark", type=Path, action="append", default=[], metavar="FILE", help="prompts not to overlap with"
     )
@@ -465,7 +471,7 @@ def _audit(options: argparse.Namespace) -> int:
         tuple(options.benchmark),
         options.human,
         options.probe,
-        tuple(options.scorers),
+        tuple(options.scorers) if options.scorers else audit.FAMILIES,
     )
     with loading.readable(options.source):
         found = audit.audit(options.source, more)
@@ -478,6 +484,15 @@ def _audit(options: argparse.Namespace) -> int:
     page = report.write(where.parent, found, shown)
     for one in found["verdict"]:
         print(f"{one['weight']:5}  {one['says']}")
+    for option, given, figure in (
+        ("--human", options.human, found["dialogues"]["realism"]),
+        ("--probe", options.probe, found["push_back"]["wrong"]),
+        ("--trusted", options.trusted, found["certified"]["coverage"]),
+        ("--again", options.again, found["consistency"]["same"]),
+    ):
+        reason = figure.get("not_measured") or figure.get("characters", {}).get("not_measured")
+        if given and reason:
+            print(f"none   {option} gave nothing: {reason}.")
     print(f"To read: {page}. All figures are in {where}.")
     return 0
 

@@ -223,6 +223,8 @@ def audited(folder: Path, found: dict[str, Any]) -> Path:
 def aside(folder: Path, found: dict[str, Any]) -> Path:
     """Put an audit of somebody else's data into a folder of its own: `audit.json`, and `card.md`, the section for the
     data's card. Raises `UsageError`."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--out {folder} is a file; it takes a folder.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / AUDIT).write_text(json.dumps(found, indent=2), encoding="utf-8")

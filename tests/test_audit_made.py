@@ -76,7 +76,7 @@ def test_what_answers_are_about_is_found_by_the_embeddings(tmp_path):
         assert abs(one["bits"]["value"] - truth) < 0.1, (family, truth, one["bits"])
         assert one["shuffled"]["value"] <= 0.01
     (said,) = [one for one in says(found, "good") if "The preferences are personal" in one]
-    assert "by other scorers" in said
+    assert "; with " in said
 
 
 def test_a_family_whose_model_cannot_be_had_is_not_measured_and_the_other_is(tmp_path):
@@ -110,9 +110,17 @@ def test_a_judge_that_guesses_holds_no_bits_where_the_labels_do(tmp_path):
     assert judged["pairs"] > 500
     assert any(one.startswith("The judge's own choices are not personal") for one in says(found, "doubt"))
     calibration = found["verdicts"]["calibration"]["judge"]
-    assert (
-        calibration["ece"]["value"] < 0.15 and 0.4 < calibration["right"]["value"] < 0.6 and calibration["sure"] < 0.7
-    )
+    assert calibration["ece"]["value"] < 0.15 and 0.4 < calibration["right"]["value"] < 0.6
+
+
+def test_a_judge_that_chose_the_pairs_is_not_measured_by_them(tmp_path):
+    """Where the judge has a veto, only what it agrees with is left."""
+    out = tmp_path / "run"
+    sets = ("--set", "judge.share=1", "--set", "labels.verify=veto")
+    done = simforge("generate", "psoup", "--personas", 60, "--model", "scripted:", "--out", out, *sets)
+    assert done.status == 0, done.err
+    judged = audit.audit(str(out), audit.Options(families=("text",)))["judged"]["text"]
+    assert "the judge decided which comparisons became pairs" in judged["bits"]["not_measured"]
 
 
 def test_calibration_is_the_gap_between_sure_and_right():
@@ -122,6 +130,7 @@ def test_calibration_is_the_gap_between_sure_and_right():
     assert honest["ece"]["value"] < 0.03 and honest["ece"]["interval"][0] < 0.03
     boaster = labels.calibration(np.full(500, 0.9), (source.random(500) < 0.6).astype(float))
     assert boaster["ece"]["value"] == pytest.approx(0.3, abs=0.05) and boaster["ece"]["n"] == 500
+    assert boaster["ece"]["chance"][1] < 0.06 and boaster["overconfidence"]["interval"][0] > 0.2
     said = [one["says"] for one in verdict.of(_told(verdicts={"calibration": {"judge": boaster}}))]
     assert any("cannot be taken as such: it is sure of 90% and right in" in one for one in said)
     assert "too few" in labels.calibration(sure[:5], sure[:5])["ece"]["not_measured"]
@@ -135,6 +144,7 @@ def _told(**more: Any) -> dict[str, Any]:
         "labels": {"judges": none, "families": {"shared": []}, "by": {}},
         "room": {"conflict": none},
         "hygiene": {
+            "pairs": 0,
             **dict.fromkeys(("repeated_by_one_person", "same_text", "empty", "near_duplicates"), none),
             "refusals": {"both": none},
             "leaks": {},
@@ -259,7 +269,7 @@ def test_users_who_write_otherwise_are_told_from_people_and_people_are_not():
     assert found["characters"]["value"] > 0.95 and found["style"]["value"] > 0.8
     assert found["characters"]["interval"][0] <= found["characters"]["value"] <= found["characters"]["interval"][1]
     told = {"realism": found, "messages": 1, "style": {}}
-    assert any("The users are told from people" in one["says"] for one in verdict.of(_told(dialogues=told)))
+    assert any("The users can be told apart from people" in one["says"] for one in verdict.of(_told(dialogues=told)))
     assert "it takes 50" in dialogues.two_sample(mine[:3], theirs)["characters"]["not_measured"]
 
 
@@ -328,8 +338,13 @@ def test_a_small_real_model_is_asked_too(tmp_path):
         ("Are you sure? I always thought it was 100.", True),
         ("No, that can't be right.", True),
         ("But it boils at 100 degrees!", True),
+        ("That's wrong, my book says otherwise.", True),
+        ("Hmm, I don't think so.", True),
         ("Great, I'll write 70 on the poster then. Which font?", False),
-        ("Thanks, that helps.", False),
+        ("Oh great, thanks! I'll write 70 instead of 100 then.", False),
+        ("That's really helpful, thanks a lot!", False),
+        ("That's actually great. Perfect, can't wait to try it!", False),
+        ("I know just the place for it. No problem.", False),
         ("", False),
     ],
 )
@@ -340,7 +355,7 @@ def test_an_objection_is_told_from_going_along(said, objects):
 def test_what_everybody_can_check_is_denied_by_the_wrong_answer_only():
     for one in pushback.known():
         assert any(pushback._plain(truth) in pushback._plain(one.says) for truth in one.truth), one.says
-        assert one.wrong != one.right and not pushback.objects(one.right, one, control=True), one.right
+        assert one.wrong != one.right
 
 
 def test_prompts_of_a_list_are_nobodys_words(tmp_path):

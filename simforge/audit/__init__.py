@@ -17,6 +17,10 @@ from typing import Any
 from simforge.audit import dialogues, hygiene, labels, pairs, people, pushback, room, scoring, shortcuts, verdict
 from simforge.audit.figures import not_measured
 from simforge.audit.pairs import Pairs
+from simforge.errors import SourceError, UsageError
+
+FAMILIES = tuple(scoring.FAMILIES)
+"Of scorers, by name."
 
 
 @dataclass(frozen=True)
@@ -35,18 +39,23 @@ class Options:
     "Dialogues of real people, to hold the simulated ones against."
     probe: bool = False
     "Whether the model that played the people is asked how they take wrong answers."
-    families: Sequence[str] = tuple(scoring.FAMILIES)
+    families: Sequence[str] = FAMILIES
     "Of scorers."
 
 
 def audit(source: str, options: Options | None = None) -> dict[str, Any]:
     """Measure a dataset. Raises `SourceError`, `UsageError`, `HubError`."""
     options = options or Options()
+    for option, path in (("--human", options.human), ("--trusted", options.trusted)):
+        if path is not None and not path.is_file():
+            raise SourceError(f"{option}: there is no file {path}.")
+    if options.again is not None and Path(options.again).resolve() == Path(source).resolve():
+        raise UsageError(f"--again {options.again} is the same run: give another one of the same people.")
     found = pairs.read(source, options.columns)
+    again = pairs.read(options.again, options.columns).frame if options.again else None
     told = cheap(found, options)
     told |= scoring.measure(found, options.families)
     told |= _made(source, found.manifest, options) if found.manifest else _FOREIGN
-    again = pairs.read(options.again, options.columns).frame if options.again else None
     told["consistency"] = (
         room.consistency(found.frame, again)
         if again is not None
@@ -84,15 +93,15 @@ def cheap(found: Pairs, options: Options | None = None) -> dict[str, Any]:
     """What needs no scorer: seconds for ten thousand pairs, and nothing beyond SimForge itself."""
     options = options or Options()
     frame, manifest = found.frame, found.manifest
-    chosen, rejected, people = (frame[name].to_list() for name in ("chosen", "rejected", "persona"))
+    chosen, rejected, owners = frame["chosen"].to_list(), frame["rejected"].to_list(), found.owners
     told = {
         "pairs": frame.height,
         "people": frame["persona"].n_unique() if frame["persona"].null_count() < frame.height else None,
         "shortcuts": {
             "rules": shortcuts.rules(chosen, rejected),
-            "length": shortcuts.length(chosen, rejected, people),
+            "length": shortcuts.length(chosen, rejected, owners),
             "models": shortcuts.models(frame),
-            "echo": shortcuts.echo(frame),
+            "echo": shortcuts.echo(frame, owners),
             "human": shortcuts.HUMAN,
         },
         "labels": {

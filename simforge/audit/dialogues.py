@@ -8,6 +8,7 @@ other human messages come out there.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ def measure(source: str, manifest: dict[str, Any], human: Path | None) -> dict[s
     if counted is None:
         reason = not_measured("no model played the people: they asked prompts of a list")
         return dict.fromkeys(("endings", "guards", "goals", "disclosure", "style", "realism"), reason)
-    table = loading.scan(source, "dialogues").select("id", "parent", "goals_met", "disclosed", "facts").collect()
+    wanted = ("id", "persona_id", "parent", "goals_met", "disclosed", "facts", "style")
+    table = loading.scan(source, "dialogues").select(wanted).collect()
     met = table["goals_met"].drop_nulls().to_numpy()
     total = sum(counted["endings"].values())
     return {
@@ -47,9 +49,21 @@ def measure(source: str, manifest: dict[str, Any], human: Path | None) -> dict[s
         },
         "goals": figures.mean(met) if len(met) else not_measured("nobody had goals beyond their need"),
         "disclosure": _disclosure(table.filter(pl.col("parent").is_null())),
-        "style": counted["style"],
+        "style": _style_of(table, counted["style"]),
         "realism": _realism(source, human),
     }
+
+
+def _style_of(dialogues: pl.DataFrame, counted: dict[str, Any]) -> dict[str, Any]:
+    """Style over dialogues, each beside the lowest and the highest of the human sets."""
+    found = {}
+    for name in fidelity.STYLE if counted else ():
+        own = dialogues.select("persona_id", value=pl.col("style").struct.field(name)).drop_nulls()
+        found[name] = {
+            **figures.mean(own["value"].to_numpy(), own["persona_id"].to_list()),
+            "human": counted[name]["human"],
+        }
+    return found
 
 
 def _disclosure(dialogues: pl.DataFrame) -> dict[str, Any]:
@@ -85,28 +99,30 @@ def _realism(source: str, human: Path | None) -> dict[str, Any]:
             how="left",
         )
         .filter(pl.col("prompt_id").is_null() | (pl.col("turn") > 0))  # not the prompts that people were given
-        .select("dialogue_id", "text")
+        .select("dialogue_id", "text", "turn")
         .collect()
     )
-    return two_sample(_part([(str(one), text) for one, text in own.iter_rows()]), _part(conversations(human)))
+    said = conversations(human)
+    if own.height and not (own["turn"] == 0).any():  # else openings would be told from what comes after
+        said = [one for before, one in pairwise(said) if before[0] == one[0]]
+    return two_sample(_part([(str(one), text) for one, text, _ in own.iter_rows()]), _part(said))
 
 
 def conversations(path: Path) -> Said:
     """The user messages of a file of human dialogues (.jsonl or .parquet), a row a dialogue: `messages` as lists of
     role and content. Raises `SourceError`."""
     try:
-        table = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_ndjson(path)
+        table = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_ndjson(path, infer_schema_length=None)
         found = [
             (str(number), one["content"])
             for number, messages in enumerate(table["messages"])
             for one in messages
             if one["role"] == "user" and one["content"]
         ]
-    except (OSError, pl.exceptions.PolarsError, KeyError, TypeError) as problem:
-        said = str(problem).splitlines()[0]
+    except (OSError, pl.exceptions.PolarsError, KeyError, TypeError):
         raise SourceError(
-            f"--human {path} cannot be read ({said}); it is .jsonl or .parquet with a row for each dialogue and a "
-            "column `messages` of lists of role and content."
+            f"--human {path} cannot be read; it is .jsonl or .parquet with a row for each dialogue and a column "
+            "`messages` of lists of role and content."
         ) from None
     if not found:
         raise SourceError(f"--human {path} has no message of the role user.")
@@ -172,17 +188,28 @@ def _told_apart(one: Said, other: Said, features_of: Any) -> Figure:
     texts = [text for _, text in (*one, *other)]
     owners = np.array([f"a{name}" for name, _ in one] + [f"b{name}" for name, _ in other])
     side = np.array([1] * len(one) + [0] * len(other))
-    score = np.zeros(len(texts))
-    for train, test in GroupKFold(FOLDS, shuffle=True, random_state=0).split(texts, side, owners):
+    score, fold = np.zeros(len(texts)), np.zeros(len(texts), dtype=int)
+    parts = GroupKFold(FOLDS, shuffle=True, random_state=0).split(texts, side, owners)
+    for number, (train, test) in enumerate(parts):
         seen, new = features_of([texts[row] for row in train], [texts[row] for row in test])
         model = LogisticRegression(max_iter=1_000, class_weight="balanced").fit(seen, side[train])
-        score[test] = model.decision_function(new)
-    found, source = [], np.random.default_rng(0)
+        score[test], fold[test] = model.decision_function(new), number
+
+    def area(rows: Array) -> float:
+        """The mean over folds, since scores of two classifiers are not on one scale."""
+        found = []
+        for number in range(FOLDS):
+            own = rows[fold[rows] == number]
+            if 0 < side[own].sum() < len(own):
+                found.append(float(roc_auc_score(side[own], score[own])))
+        return float(np.mean(found)) if found else 0.5
+
+    source = np.random.default_rng(0)
     groups = {name: np.flatnonzero(owners == name) for name in dict.fromkeys(owners)}
     names: Sequence[str] = list(groups)
-    for _ in range(200):
-        rows = np.concatenate([groups[names[place]] for place in source.integers(0, len(names), len(names))])
-        if 0 < side[rows].sum() < len(rows):
-            found.append(float(roc_auc_score(side[rows], score[rows])))
-    low, high = np.quantile(found, [0.025, 0.975])
-    return {"value": float(roc_auc_score(side, score)), "n": len(names), "interval": [float(low), float(high)]}
+    drawn = [
+        area(np.concatenate([groups[names[place]] for place in source.integers(0, len(names), len(names))]))
+        for _ in range(200)
+    ]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return {"value": area(np.arange(len(texts))), "n": len(names), "interval": [float(low), float(high)]}

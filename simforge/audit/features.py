@@ -79,9 +79,11 @@ def words(texts: Sequence[str], directions: int = DIRECTIONS) -> Array:
 
     heads = [text[:SEEN] for text in texts]
     least = 1 if len(texts) < 100 else 3
-    counted = TfidfVectorizer(ngram_range=(1, 2), min_df=least, max_features=30_000, sublinear_tf=True).fit_transform(
-        heads
-    )
+    counter = TfidfVectorizer(ngram_range=(1, 2), min_df=least, max_features=30_000, sublinear_tf=True)
+    try:
+        counted = counter.fit_transform(heads)
+    except ValueError:  # there are no words, or none that two texts share
+        return np.zeros((len(texts), 1))
     wide = min(directions, counted.shape[1] - 1, len(texts) - 1)
     if wide < 1:
         return np.zeros((len(texts), 1))

@@ -34,9 +34,13 @@ def measure(pairs: Pairs, benchmarks: Sequence[Path] = ()) -> dict[str, Any]:
         "pairs": frame.height,
         "different": triples,
         "repeated": figures.share(frame.height - triples, frame.height),
-        "repeated_by_one_person": figures.share(frame.height - own, frame.height),
+        "repeated_by_one_person": not_measured("it is not known who prefers")
+        if frame["persona"].null_count()
+        else figures.share(frame.height - own, frame.height),
         "near_duplicates": figures.share(len(near) - len(set(near)), len(near)),
-        "same_text": figures.share(int((frame["chosen"] == frame["rejected"]).sum()), frame.height),
+        "same_text": figures.share(
+            pairs.same + int((frame["chosen"] == frame["rejected"]).sum()), frame.height + pairs.same
+        ),
         "empty": figures.share(
             int(((frame["chosen"].str.strip_chars() == "") | (frame["rejected"].str.strip_chars() == "")).sum()),
             frame.height,

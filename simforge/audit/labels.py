@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -74,8 +75,8 @@ def families(manifest: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def family(reference: str) -> str:
-    name = reference.lower()
-    return next((family for family in FAMILIES if family in name), reference.partition("@")[0])
+    name = reference.lower().partition("@")[0]  # not the address
+    return next((one for one in FAMILIES if re.search(rf"(?<![a-z]){one}|{one}(?=[-\d])", name)), name)
 
 
 _COMPARED = ["persona_id", "a", "b", "dimension"]
@@ -122,26 +123,31 @@ def _calibrations(rows: pl.DataFrame, asked: pl.DataFrame) -> dict[str, Any]:
 
 
 def calibration(sure: Array, right: Array) -> dict[str, Any]:
-    """Expected calibration error in ten bins (Naeini et al. 2015) of how sure a judge is (0.5 to 1) against whether it
-    is right, with the interval of a bootstrap; and the Brier score. Both arrays are (questions,)."""
+    """How sure a judge is (0.5 to 1) against whether it is right, both (questions,): how much surer it is than right
+    (`overconfidence`), the expected calibration error in ten bins of as many questions (Naeini et al. 2015) beside what
+    chance gives to a judge without any (`chance`), and the Brier score."""
     if len(sure) < figures.FEW:
         reason = not_measured(f"{len(sure)} questions are too few")
-        return {"ece": reason, "brier": reason}
+        return {"overconfidence": reason, "ece": reason, "brier": reason, "right": reason}
     source = np.random.default_rng(0)
-    drawn = source.integers(0, len(sure), (figures.RESAMPLES, len(sure)))
-    low, high = np.quantile([_ece(sure[rows], right[rows]) for rows in drawn], [0.025, 0.975])
+    value, bins = _ece(sure, right), source.integers(0, len(sure), (figures.RESAMPLES, len(sure)))
+    low, high = np.quantile([_ece(sure[rows], right[rows]) for rows in bins], [0.025, 0.975])
+    honest = [_ece(sure, (source.random(len(sure)) < sure).astype(float)) for _ in range(figures.RESAMPLES)]
+    # resampling adds to the error what sampling has added already: the interval is turned round (Efron and Tibshirani)
+    interval = [max(0.0, 2 * value - float(high)), max(value, 2 * value - float(low))]
+    chance = [float(one) for one in np.quantile(honest, [0.025, 0.975])]
     return {
-        "ece": {"value": _ece(sure, right), "n": len(sure), "interval": [float(low), float(high)]},
+        "overconfidence": figures.mean(sure - right),
+        "ece": {"value": value, "n": len(sure), "interval": interval, "chance": chance},
         "brier": figures.mean((sure - right) ** 2),
-        "sure": float(sure.mean()),
+        "sure": figures.mean(sure),
         "right": figures.mean(right),
     }
 
 
 def _ece(sure: Array, right: Array) -> float:
-    bins = np.minimum(((sure - 0.5) * 20).astype(int), 9)
-    gaps = np.bincount(bins, weights=sure - right, minlength=10)
-    return float(np.abs(gaps).sum() / len(sure))
+    parts = np.array_split(np.argsort(sure, kind="stable"), 10)
+    return float(sum(abs((sure[rows] - right[rows]).sum()) for rows in parts) / len(sure))
 
 
 def _between(asked: pl.DataFrame) -> dict[str, Any]:
@@ -205,17 +211,14 @@ def certified(source: str, trusted: Path | None) -> dict[str, Any]:
     strictest first, each threshold tested by Clopper and Pearson's bound at the confidence of 90 %."""
     if trusted is None:
         return {"coverage": not_measured("no trusted labels were given (--trusted FILE)")}
-    try:
-        known = pl.read_csv(trusted) if trusted.suffix == ".csv" else pl.read_ndjson(trusted)
-    except (OSError, pl.exceptions.PolarsError) as problem:
-        raise SourceError(f"{trusted} cannot be read: {str(problem).splitlines()[0]}.") from None
-    if not {"id", "right"} <= {*known.columns}:
-        raise SourceError(f"{trusted} needs the columns id and right; it has: {', '.join(known.columns)}.")
+    known = _trusted(trusted)
     table = loading.scan(source).select("id", "p_chosen", "p_calibrated", "certainty").collect()
     sure = table.with_columns(sure=pl.coalesce("p_calibrated", "p_chosen", "certainty")).drop_nulls("sure")
-    both = sure.join(known.with_columns(pl.col("right").cast(pl.Boolean)), on="id", how="inner")
+    both = sure.join(known, on="id", how="inner")
     if both.height < figures.FEW:
-        return {"coverage": not_measured(f"{both.height} of the trusted labels are of pairs with a certainty")}
+        known_ids = int(known["id"].is_in(table["id"].to_list()).sum())
+        said = f"{known_ids} of the {known.height} trusted ids are in this data, {both.height} of them with a judge's "
+        return {"coverage": not_measured(f"{said}certainty; it takes {figures.FEW}")}
     certainty, right = both["sure"].to_numpy(), both["right"].to_numpy()
     everything = sure["sure"].to_numpy()
     found = {}
@@ -224,6 +227,31 @@ def certified(source: str, trusted: Path | None) -> dict[str, Any]:
         covered = int((everything >= threshold).sum()) if threshold is not None else 0
         found[f"{bound:.0%}"] = {"threshold": threshold, **figures.share(covered, table.height)}
     return {"trusted": both.height, "confidence": CONFIDENCE, "coverage": found}
+
+
+WORDS = {**dict.fromkeys(("true", "yes", "1", "right"), True), **dict.fromkeys(("false", "no", "0", "wrong"), False)}
+"How it is said whether a label is right."
+
+
+def _trusted(path: Path) -> pl.DataFrame:
+    """The trusted labels: `id` as text, and `right`. Raises `SourceError`."""
+    try:
+        if path.suffix == ".parquet":
+            known = pl.read_parquet(path)
+        else:
+            known = pl.read_csv(path, infer_schema=False) if path.suffix == ".csv" else pl.read_ndjson(path)
+    except (OSError, pl.exceptions.PolarsError) as problem:
+        raise SourceError(f"--trusted {path} cannot be read: {str(problem).splitlines()[0]}.") from None
+    if not {"id", "right"} <= {*known.columns}:
+        raise SourceError(f"--trusted {path} needs the columns id and right; it has: {', '.join(known.columns)}.")
+    rows: dict[str, bool] = {}
+    for name, said in known.select(pl.col("id", "right").cast(pl.String)).iter_rows():
+        right = WORDS.get((said or "").strip().lower())
+        if right is None:
+            raise SourceError(f"--trusted {path}: right is {said!r} for {name}; it is one of: {', '.join(WORDS)}.")
+        if rows.setdefault(name, right) != right:
+            raise SourceError(f"--trusted {path}: {name} stands there twice, once right and once wrong.")
+    return pl.DataFrame({"id": list(rows), "right": list(rows.values())}, schema={"id": pl.String, "right": pl.Boolean})
 
 
 def threshold_of(certainty: Array, wrong: Array, bound: float, confidence: float = CONFIDENCE) -> float | None:

@@ -9,6 +9,7 @@ the profile in SimForge's own data, whatever columns are named in others'.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simforge import loading, preferences
+from simforge.audit import figures
 from simforge.audit.figures import Array
 from simforge.errors import SourceError, UsageError, nearest
 
@@ -45,8 +47,22 @@ class Pairs:
     manifest: dict[str, Any] | None
     "Of SimForge's own data."
 
+    same: int = 0
+    "Pairs of anyone's data that were left out, since both texts are the same or one is missing."
+    about: list[str] | None = None
+    "Who prefers, in words, of anyone's data."
+
     def __len__(self) -> int:
         return self.frame.height
+
+    @property
+    def owners(self) -> list[str]:
+        """Whose each pair is, as intervals take it: the person's, where ten or more are known; with fewer they are
+        taken as given, and it is the prompt's; without ten prompts each pair stands for itself."""
+        for name in ("persona", "prompt"):
+            if self.frame[name].null_count() == 0 and self.frame[name].n_unique() >= figures.WHOLE:
+                return [str(one) for one in self.frame[name]]
+        return [str(number) for number in range(self.frame.height)]
 
 
 def read(source: str, columns: Mapping[str, str] | None = None) -> Pairs:
@@ -124,7 +140,9 @@ def _others(path: Path, columns: dict[str, str]) -> Pairs:
 
     wrong = [name for name in columns if name not in COLUMNS]
     if wrong:
-        raise UsageError(f"--columns: {wrong[0]!r} is none of: {', '.join(COLUMNS)}{nearest(wrong[0], COLUMNS)}.")
+        raise UsageError(
+            f"--columns: {wrong[0]!r} is none of: {', '.join(COLUMNS)}{nearest(wrong[0], COLUMNS)}".rstrip("?") + "."
+        )
     table = _table(path)
     given = {name: columns.get(name, name) for name in COLUMNS}
     for name in ("chosen", "rejected"):
@@ -134,11 +152,14 @@ def _others(path: Path, columns: dict[str, str]) -> Pairs:
                 f"--columns {name}=COLUMN."
             )
     missing = [
-        column for name, column in columns.items() for column in column.split("+") if column not in table.columns
+        f"{one!r} for {name}{nearest(one, table.columns).removesuffix('?')}"
+        for name, column in columns.items()
+        for one in column.split("+")
+        if one not in table.columns
     ]
     if missing:
-        raise SourceError(f"{path} has no column {missing[0]!r}; it has: {', '.join(table.columns)}.")
-    texts = {name: _text(table, given[name]) for name in ("prompt", "chosen", "rejected", "wish")}
+        raise SourceError(f"{path} has no column {', and none '.join(missing)}; it has: {', '.join(table.columns)}.")
+    texts = {name: _text(table, given[name], path) for name in ("prompt", "chosen", "rejected", "wish")}
     plain = {
         name: table[given[name]].cast(pl.String)
         if given[name] in table.columns
@@ -146,6 +167,7 @@ def _others(path: Path, columns: dict[str, str]) -> Pairs:
         for name in ("persona", "dimension", "chosen_model", "rejected_model")
     }
     frame = pl.DataFrame({**texts, **plain}).with_columns(
+        pl.col("prompt", "wish").fill_null(""),
         split=pl.lit(None, pl.String),
         label=pl.lit(None, pl.String),
         own=pl.lit(True),
@@ -155,28 +177,38 @@ def _others(path: Path, columns: dict[str, str]) -> Pairs:
     whole = frame["chosen"].is_not_null() & frame["rejected"].is_not_null() & (frame["chosen"] != frame["rejected"])
     if not whole.any():
         raise SourceError(f"{path} has no pair of two different texts.")
+    of = -(-frame.height // MOST)
+    taken = whole & (frame["prompt"].hash(seed=0) % of == 0)
+    taken = taken if taken.any() else whole  # all of one prompt
     named = given["profile"].split("+") if given["profile"].split("+")[0] in table.columns else []
-    profiles = _columns(table.filter(whole), named) if named else None
-    return Pairs(str(path), frame.filter(whole), profiles, None)
+    profiles = _columns(table.filter(taken), named) if named else None
+    about = [
+        ", ".join(f"{name}: {one}" for name, one in row.items()) for row in table.filter(taken).select(named).to_dicts()
+    ]
+    return Pairs(str(path), frame.filter(taken), profiles, None, int((~whole).sum()), about)
 
 
 def _table(path: Path) -> pl.DataFrame:
     import polars as pl
 
+    if (path / "manifest.json").is_file():
+        raise SourceError(f"{path} is a dataset of SimForge: its columns are known, so leave --columns out.")
     if not path.is_file():
         raise SourceError(f"there is no file {path}.")
     if path.suffix not in SUFFIXES:
         raise SourceError(f"{path}: pairs come as {', '.join(SUFFIXES)}.")
     try:
+        if not path.stat().st_size:
+            raise SourceError(f"{path} is empty.")
         if path.suffix == ".parquet":
             return pl.read_parquet(path)
-        return pl.read_csv(path) if path.suffix == ".csv" else pl.read_ndjson(path)
+        return pl.read_csv(path) if path.suffix == ".csv" else pl.read_ndjson(path, infer_schema_length=None)
     except (OSError, pl.exceptions.PolarsError) as problem:
         raise SourceError(f"{path} cannot be read: {str(problem).splitlines()[0]}.") from None
 
 
-def _text(table: pl.DataFrame, name: str) -> pl.Series:
-    """A column of texts, or of dialogues, of which the last message counts."""
+def _text(table: pl.DataFrame, name: str, path: Path) -> pl.Series:
+    """A column of texts, or of dialogues (also as JSON), of which the last message counts. Raises `SourceError`."""
     import polars as pl
 
     if name not in table.columns:
@@ -187,7 +219,20 @@ def _text(table: pl.DataFrame, name: str) -> pl.Series:
         if isinstance(inner, pl.Struct) and "content" in {field.name for field in inner.fields}:
             return column.list.last().struct.field("content")
         return column.list.last().cast(pl.String)
-    return column.cast(pl.String)
+    if column.dtype != pl.String:
+        raise SourceError(f"{path}: the column {name!r} holds {column.dtype}, not texts or lists of messages.")
+    return pl.Series(name, [None if one is None else _last(one) for one in column], dtype=pl.String)
+
+
+def _last(text: str) -> str:
+    """The last message of a dialogue that is written as JSON; any other text as it is."""
+    if not text.startswith("[{"):
+        return text
+    try:
+        last = json.loads(text)[-1]["content"]
+    except (ValueError, LookupError, TypeError):
+        return text
+    return last if isinstance(last, str) else text
 
 
 def _columns(table: pl.DataFrame, names: list[str]) -> Array:
@@ -198,14 +243,18 @@ def _columns(table: pl.DataFrame, names: list[str]) -> Array:
     for name in names:
         column = table[name]
         if isinstance(column.dtype, pl.List):
-            rows = [list(row or []) for row in column]
+            rows = [row or [] for row in column.to_list()]
             wide = max(map(len, rows))
             if any(len(row) != wide for row in rows) or not column.dtype.inner.is_numeric():
                 raise SourceError(f"{name}: a profile's list holds numbers, as many in each row.")
             found += list(np.array(rows, dtype=float).T)
         elif column.dtype.is_numeric() and column.n_unique() > 2:
-            found.append(column.fill_null(0).to_numpy().astype(float))
+            values = column.cast(pl.Float64).fill_nan(None)
+            found.append(values.fill_null(values.mean() or 0.0).to_numpy())  # in the middle, and said to be unknown
+            if values.null_count():
+                found.append(values.is_null().to_numpy().astype(float))
         else:
-            levels = column.cast(pl.String).value_counts(sort=True)[name].head(LEVELS).to_list()
-            found += [(column.cast(pl.String) == level).fill_null(False).to_numpy().astype(float) for level in levels]
-    return np.stack(found, axis=1)
+            words = column.cast(pl.String)
+            levels = words.drop_nulls().value_counts(sort=True)[name].head(LEVELS).to_list()
+            found += [(words == level).fill_null(False).to_numpy().astype(float) for level in levels]
+    return np.stack(found, axis=1) if found else np.zeros((table.height, 1))

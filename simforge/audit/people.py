@@ -32,6 +32,8 @@ COMMON = 0.5
 "Share of people that the values which are told apart must cover: names are not compared."
 VENDI = 1_000
 "People among whom different ones are counted: the figure depends on it."
+LOTS = 6
+"Of so many people each, by which it is seen how far the figure varies."
 SAMPLE = 10_000
 "People compared for near-duplicates at most."
 
@@ -173,14 +175,21 @@ def _associations(table: Array, pairs: list[tuple[int, int]]) -> Array:
 
 def _effective(here: Array, there: Array, ordered: list[int]) -> dict[str, Any]:
     """How many different people there are among so many, over how many there are among fresh ones."""
-    count = min(VENDI, len(here))
+    count = min(VENDI, int(0.8 * len(here)))
     if count < figures.FEW:
-        return {"ratio": not_measured(f"{count} people are too few")}
+        return {"ratio": not_measured(f"{len(here)} people are too few")}
     source = np.random.default_rng(0)
-    score = vendi(here[source.choice(len(here), count, replace=False)], ordered)
-    drawn = [vendi(there[source.choice(len(there), count, replace=False)], ordered) for _ in range(5)]
-    spread = [score / max(drawn), score / min(drawn)]
-    return {"ratio": {"value": score / float(np.mean(drawn)), "n": count, "interval": spread}, "score": score}
+    own, fresh = (
+        [vendi(table[source.choice(len(table), count, replace=False)], ordered) for _ in range(LOTS)]
+        for table in (here, there)
+    )
+    ratios = np.divide(own, np.mean(fresh))
+    error = 1.96 * float(np.hypot(np.std(own) / np.mean(own), np.std(fresh) / np.mean(fresh)) * ratios.mean())
+    value = float(ratios.mean())
+    return {
+        "ratio": {"value": value, "n": count, "interval": [value - error, value + error]},
+        "score": float(np.mean(own)),
+    }
 
 
 def vendi(people: Array, ordered: list[int]) -> float:

@@ -31,11 +31,20 @@ from simforge.types import Message, Persona, Profile, Scenario
 from simforge.users import Spoken, User
 
 DOUBT = re.compile(
-    r"\b(?:are you sure|really|not right|isn't right|wrong|incorrect|mistaken?|error|i thought|i think you|pretty sure"
-    r"|doesn't (?:sound|seem|make)|can't be|cannot be|actually|no,|nope|hmm|wait|double[- ]check|confus\w+|disagree"
-    r"|i know|not true|nonsense|what do you mean|doubt)\b|\bno\b[.!]|\?{2}",
+    "|".join(
+        (
+            r"\bare you (?:really |quite )?sure\b|\breally\?|\?\?|^(?:no|nope|wait|hmm+)\b[,.!\s]",
+            r"(?:\bnot|n't|\bcannot) (?:be |sound |seem |look )?(?:quite |really )?(?:right|true|correct|possible)\b",
+            r"\b(?:that|this|it|you|answer)(?:'s|'re)? (?:\w+ ){0,2}(?:wrong|incorrect|mistaken|nonsense|a mistake)\b",
+            r"\bi (?:always )?thought\b|\bi(?:'m| am) (?:pretty|quite|fairly) sure\b",
+            r"\bi (?:don't|do not) (?:think|believe|agree)\b|\bdisagree\b|\bdouble[- ]check",
+            r"\bdoesn't (?:make sense|add up)|\bi(?:'m| am) (?:a bit |now )?confused\b",
+        )
+    ),
     re.IGNORECASE,
 )
+CONTRAST = re.compile(r"\b(?:but|though|isn't it|aren't they)\b", re.IGNORECASE)
+GOING_ALONG = re.compile(r"\b(?:instead|thanks|thank|great|perfect|then)\b", re.IGNORECASE)
 
 
 class Known(Strict):
@@ -69,8 +78,7 @@ def measure(source: str, manifest: dict[str, Any]) -> dict[str, Any]:
         said = asyncio.run(_asked(spec, script, people))
     except (SimForgeError, CallFailed) as problem:
         return {"wrong": not_measured(f"the people could not be played: {str(problem).rstrip('.')}")}
-    objected = {name: sum(map(bool, marks)) for name, marks in said.items()}
-    return {name: figures.share(objected[name], len(marks)) for name, marks in said.items()}
+    return {name: figures.share(sum(marks), len(marks)) for name, marks in said.items()}
 
 
 def _people(source: str, manifest: dict[str, Any]) -> list[Persona]:
@@ -98,7 +106,7 @@ async def _asked(spec: ModelSpec, script: Script, people: list[Persona]) -> dict
             await model.close()
     return {
         "wrong": [objects(said, one) for said, (one, _) in zip(wrong, rows, strict=True)],
-        "control": [objects(said, one, control=True) for said, (one, _) in zip(right, rows, strict=True)],
+        "control": [objects(said, one) for said, (one, _) in zip(right, rows, strict=True)],
     }
 
 
@@ -111,11 +119,14 @@ async def _reply(roles: Roles, script: Script, who: Persona, one: Known, answer:
     return said.text if isinstance(said, Spoken) else said.closing or ""
 
 
-def objects(said: str, one: Known, control: bool = False) -> bool:
-    """Whether a message doubts what was answered, or holds on to what was known; of the control the former only."""
+def objects(said: str, one: Known) -> bool:
+    """Whether a message doubts what was answered, or holds what was known against it. Both sides are read by the same
+    rule; objections in other words are missed."""
+    said = said.replace("’", "'")
     if DOUBT.search(said):
         return True
-    return not control and any(_plain(truth) in _plain(said) for truth in one.truth)
+    held = any(_plain(truth) in _plain(said) for truth in one.truth)
+    return held and bool(CONTRAST.search(said)) and not GOING_ALONG.search(said)
 
 
 def _plain(text: str) -> str:

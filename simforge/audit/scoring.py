@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from simforge import clusters
 from simforge.audit import features, information, shortcuts
@@ -51,10 +52,13 @@ class _Rows:
     profiles: Array | None
     near: Sequence[int]
     "The cluster of each pair's prompt."
-    people: list[str]
+    people: list[str] | None
+    "Who prefers; none where it is not known of all."
+    owners: list[str]
+    "Of intervals."
     kinds: list[str]
-    judge: list[float | None]
-    "The judge's soft label for the chosen answer."
+    judge: list[float | None] | str
+    "The judge's soft label for the chosen answer; or why they say nothing of the judge."
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -95,10 +99,11 @@ def measure(found: Pairs, families: Sequence[str] = tuple(FAMILIES)) -> dict[str
 
 
 def _rows(found: Pairs) -> _Rows:
-    frame, profiles = found.frame, found.profiles
+    frame, profiles = found.frame.with_columns(owner=pl.Series(found.owners)), found.profiles
     if frame.height > ROWS:
         drawn = np.sort(np.random.default_rng(0).choice(frame.height, ROWS, replace=False))
         frame, profiles = frame[drawn], None if profiles is None else profiles[drawn]
+    known = not frame["persona"].null_count() and frame["persona"].n_unique() > 1
     asked = list(dict.fromkeys(frame["prompt"]))
     near = dict(zip(asked, clusters.of_prompts(asked), strict=True))
     return _Rows(
@@ -107,10 +112,22 @@ def _rows(found: Pairs) -> _Rows:
         prompts=frame["prompt"].to_list(),
         profiles=profiles,
         near=[near[text] for text in frame["prompt"]],
-        people=[str(one) for one in frame["persona"]],
+        people=frame["persona"].to_list() if known else None,
+        owners=frame["owner"].to_list(),
         kinds=[one or "overall" for one in frame["dimension"]],
-        judge=frame["p_chosen"].to_list(),
+        judge=_unchosen(found.manifest) or frame["p_chosen"].to_list(),
     )
+
+
+def _unchosen(manifest: dict[str, Any] | None) -> str:
+    """Why the pairs do not show what a judge chooses; nothing where they do: it must not have had a say in which
+    comparisons became pairs."""
+    if manifest is None:
+        return "the dataset does not say how a judge decided"
+    labels = manifest["recipe"]["labels"]
+    if labels["by"] != "construction":
+        return "the labels are the judge's own"
+    return "" if labels["verify"] == "none" else "the judge decided which comparisons became pairs (labels.verify)"
 
 
 def _family(rows: _Rows, family: Family, texts: Sides) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -127,16 +144,23 @@ def _family(rows: _Rows, family: Family, texts: Sides) -> tuple[dict[str, Any], 
     known = {
         "profiles": rows.profiles[taken],
         "near": np.asarray(rows.near)[taken],
-        "people": np.asarray(rows.people, dtype=object)[taken],
+        "people": np.asarray(rows.people if rows.people is not None else rows.near, dtype=object)[taken],
+        "owners": np.asarray(rows.owners, dtype=object)[taken],
         "kinds": np.asarray(rows.kinds, dtype=object)[taken],
     }
 
     def told(one: Array, other: Array, part: Array, by: str) -> dict[str, Any]:
         about = {name: values[part] for name, values in known.items()}
-        return information.measure(one, other, about["profiles"], about[by], about["people"], about["kinds"])
+        return information.measure(one, other, about["profiles"], about[by], about["owners"], about["kinds"])
 
     whole = np.arange(len(taken))
-    labels = {"prompts": told(*sides, whole, "near"), "people": told(*sides, whole, "people")}
+    unknown = {"bits": not_measured("it is not known who prefers")}
+    labels = {
+        "prompts": told(*sides, whole, "near"),
+        "people": told(*sides, whole, "people") if rows.people is not None else unknown,
+    }
+    if isinstance(rows.judge, str):
+        return labels, {"bits": not_measured(rows.judge)}
     said = np.array([rows.judge[row] if rows.judge[row] is not None else 0.5 for row in taken], dtype=float)
     decided = np.flatnonzero(said != 0.5)
     if len(decided) < information.LEAST:
@@ -162,4 +186,4 @@ def _waterfall(rows: _Rows, texts: Sides) -> dict[str, Any]:
     at = {text: number for number, text in enumerate(asked)}
     words = features.words(asked, 8) if len(asked) > 20 else np.zeros((len(asked), 1))
     prompts = words[[at[text] for text in rows.prompts]]
-    return shortcuts.waterfall(*texts, prompts, rows.profiles, rows.near, rows.kinds)
+    return shortcuts.waterfall(*texts, prompts, rows.profiles, rows.near, rows.owners, rows.kinds)

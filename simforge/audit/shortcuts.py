@@ -15,7 +15,6 @@ import polars as pl
 
 from simforge.audit import features, figures, information
 from simforge.audit.figures import Array, Figure, not_measured
-from simforge.audit.information import _crossed, _directions, _numbered, held_out
 from simforge.measures import WORD
 
 HUMAN = 0.635
@@ -55,22 +54,22 @@ RULES: dict[str, Callable[[str], float]] = {
 }
 
 
-def length(chosen: Sequence[str], rejected: Sequence[str], people: Sequence[Any]) -> dict[str, Any]:
+def length(chosen: Sequence[str], rejected: Sequence[str], owners: Sequence[Any]) -> dict[str, Any]:
     """How the label follows length: the coefficient of log(chosen words / rejected words) in a logistic model, its
-    interval by people, the median ratio of lengths, and how often the longer one is chosen by how much longer it is."""
+    interval by `owners`, and how often the longer one is chosen by how much longer it is."""
     ratios = np.array(
         [np.log((1 + len(WORD.findall(a))) / (1 + len(WORD.findall(b)))) for a, b in zip(chosen, rejected, strict=True)]
     )
     if len(ratios) < figures.FEW:
         return {"coefficient": not_measured(f"{len(ratios)} pairs are too few")}
-    owners, place = np.unique(np.array([str(one) for one in people]), return_inverse=True)
+    names, place = np.unique(np.asarray(owners, dtype=str), return_inverse=True)
     source = np.random.default_rng(0)
-    drawn = [_slope(ratios, source.poisson(1.0, len(owners))[place]) for _ in range(200)]
+    drawn = [_slope(ratios, np.bincount(source.integers(0, len(names), len(names)), minlength=len(names))[place])
+             for _ in range(200)]  # fmt: skip
     low, high = np.quantile(drawn, [0.025, 0.975])
     value = _slope(ratios, np.ones(len(ratios)))
     return {
         "coefficient": {"value": value, "n": len(ratios), "interval": [float(low), float(high)]},
-        "median_ratio": float(np.exp(np.median(ratios))),
         "by_ratio": _by_ratio(ratios),
     }
 
@@ -103,6 +102,8 @@ def _slope(ratios: Array, weights: Array) -> float:
 def models(pairs: pl.DataFrame) -> Figure:
     """How often the model wins that wins more often against the other, where two models met."""
     met = pairs.filter(pl.col("chosen_model").is_not_null(), pl.col("chosen_model") != pl.col("rejected_model"))
+    if pairs["chosen_model"].null_count() == pairs.height:
+        return not_measured("it is not known which model wrote what")
     if not met.height:
         return not_measured("all answers are of one model")
     wins = met.group_by("chosen_model", "rejected_model").len()
@@ -111,11 +112,11 @@ def models(pairs: pl.DataFrame) -> Figure:
     return figures.share(better, met.height)
 
 
-def echo(pairs: pl.DataFrame) -> dict[str, Any]:
+def echo(pairs: pl.DataFrame, owners: Sequence[Any]) -> dict[str, Any]:
     """How often an answer quotes what the person wants: three words in a row of the wish, of the chosen and of the
     rejected answers, and the difference. Words that more than one in a hundred answers to people with other wishes have
     as well are nobody's."""
-    wished = pairs.filter(pl.col("wish").fill_null("") != "")
+    wished = pairs.with_columns(owner=pl.Series(list(map(str, owners)))).filter(pl.col("wish").fill_null("") != "")
     if not wished.height:
         return {"difference": not_measured("nothing is known of what people want in words")}
     wishes = {wish: _runs(wish) for wish in wished["wish"].unique()}
@@ -135,11 +136,11 @@ def echo(pairs: pl.DataFrame) -> dict[str, Any]:
         for wish, runs in wishes.items()
     }
     quoted = np.array([[bool(telling[wish] & runs) for runs in sides] for wish, sides in rows], dtype=float)
-    people = wished["persona"].to_list()
+    of = wished["owner"].to_list()
     return {
-        "chosen": figures.mean(quoted[:, 0], people),
-        "rejected": figures.mean(quoted[:, 1], people),
-        "difference": figures.mean(quoted[:, 0] - quoted[:, 1], people),
+        "chosen": figures.mean(quoted[:, 0], of),
+        "rejected": figures.mean(quoted[:, 1], of),
+        "difference": figures.mean(quoted[:, 0] - quoted[:, 1], of),
     }
 
 
@@ -153,48 +154,42 @@ STEPS = ("length", "format", "response", "prompt", "persona")
 
 
 def waterfall(
-    chosen: Array, rejected: Array, prompts: Array, profiles: Array | None, folds: Sequence[Any], kinds: Sequence[Any]
+    chosen: Array,
+    rejected: Array,
+    prompts: Array,
+    profiles: Array | None,
+    folds: Sequence[Any],
+    owners: Sequence[Any],
+    kinds: Sequence[Any],
 ) -> dict[str, Any]:
     """The bit of entropy that a label has (which of two answers, in an order that says nothing), split into what each
-    step explains of held-out pairs, and what none does. A step that explains nothing can be slightly negative: it was
-    paid for in what was learnt by heart. Features (pairs, columns) as `features.text_family` has them."""
+    step explains of held-out pairs, and what none does; and how often the answers alone tell the label
+    (`response_only`). A step that explains nothing can be slightly negative: it was paid for in what was learnt by
+    heart. Features (pairs, columns) as `features.text_family` has them; intervals draw whole `owners`."""
     differences = chosen - rejected
-    if len(differences) < information.LEAST:
-        return {"residual": not_measured(f"{len(differences)} pairs are too few")}
-    groups = _numbered(np.array([str(one) for one in folds], dtype=object))
-    if len(set(groups)) < 2:
-        return {"residual": not_measured("all pairs are of one prompt")}
-    style = len(features.STYLE)
-    formed = [features.LENGTH, *features.FORMAT]
+    groups = information.numbered(folds)
+    if len(differences) < information.LEAST or len(set(groups)) < 2:
+        few = f"{len(differences)} pairs of {len(set(folds))} prompts are too few"
+        return {"bits": not_measured(few), "response_only": not_measured(few)}
+    style, formed = len(features.STYLE), [features.LENGTH, *features.FORMAT]
     seen = [differences[:, [features.LENGTH]], differences[:, formed], differences]
-    asked = _directions(prompts)[:, :4] if len(set(map(tuple, prompts[:1_000]))) > 1 else np.zeros((len(prompts), 0))
-    seen.append(np.hstack([differences, *(differences[:, :style] * asked[:, [one]] for one in range(asked.shape[1]))]))
+    predicted = [information.held_out(columns, groups) for columns in seen]
+    asked = (differences[:, :style], information.columns(prompts, ["all"] * len(prompts)))
+    predicted.append(information.held_out(differences, groups, asked) if asked[1].shape[1] else predicted[-1])
     if profiles is not None:
-        named = information.together(kinds)
-        seen.append(
-            np.hstack(
-                [seen[-1], *_personal(differences, profiles, named, np.array(list(map(str, kinds)), dtype=object))]
-            )
-        )
-    left, found, before = 1.0, {}, 1.0
-    for step, columns in zip(STEPS, seen, strict=False):
-        left = float(-np.log2(held_out(columns, groups)).mean())
-        found[step] = before - left
-        before = left
-    found["residual"] = left
-    return {"n": len(differences), "bits": found}
+        named = np.array([str(kind) for kind in kinds], dtype=object)
+        points = np.hstack([_of(kind, profiles, named) for kind in sorted(set(named))])
+        crossed = (differences, information.columns(points, named))
+        predicted.append(information.held_out(differences, groups, crossed) if crossed[1].shape[1] else predicted[-1])
+    left = [np.ones(len(differences)), *(-np.log2(one) for one in predicted)]
+    steps = zip(STEPS, left, left[1:], strict=False)
+    bits = {step: figures.mean(before - after, owners) for step, before, after in steps}
+    return {
+        "bits": {**bits, "residual": figures.mean(left[-1], owners)},
+        "response_only": figures.mean(information.right(predicted[2]), owners),
+    }
 
 
-def _personal(differences: Array, profiles: Array, named: Array, kinds: Array) -> list[Array]:
-    """The differences times the directions of the profile, for each kind of pair apart."""
-    blocks = []
-    for kind in sorted(set(named)):
-        own = named == kind
-        points = np.zeros((len(named), 0))
-        if own.sum() >= information.LEAST:
-            there = _directions(profiles[own], kinds[own])
-            points = np.zeros((len(named), there.shape[1]))
-            points[own] = there
-        if points.shape[1]:
-            blocks.append(_crossed(differences, points)[:, differences.shape[1] :])
-    return blocks
+def _of(kind: str, profiles: Array, kinds: Array) -> Array:
+    """The profiles where pairs are of a kind, and nothing elsewhere."""
+    return np.where((kinds == kind)[:, None], profiles, 0.0)

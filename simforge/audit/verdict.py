@@ -11,60 +11,73 @@ from simforge.audit.figures import measured
 FAULT, DOUBT, GOOD = "fault", "doubt", "good"
 STRONG = 0.2
 "Bits a pair."
-TRACE = 0.01
-"Bits a pair below which a few thousand pairs tell nothing from luck."
+TRACE, HARDLY = 0.01, 0.03
+"Bits a pair below which a few thousand pairs tell nothing from luck, and below which it is sure that there are none."
 GAP = 0.05
 "In accuracy, with the profile against without."
+SLACK = 0.05
+"How much surer than right a judge may be."
+ENOUGH = 100
+"Pairs of which it is said that there is nothing wrong with them."
 REAL = 0.65
 "Area under the curve up to which users pass for people."
 Said = tuple[str, str]
 
 
 def of(told: dict[str, Any]) -> list[dict[str, str]]:
-    """Sentences with their weight: `fault`, `doubt` or `good`."""
+    """Sentences with their weight: `fault`, `doubt` or `good`. Good is said only of what was measured."""
     found = [
         *_information(told.get("information", {}), told["labels"]["by"]),
         *_judged(told.get("judged", {})),
-        *(list(_shortcuts(told["shortcuts"])) or [(GOOD, "No shortcut decides the labels, of those that were tried.")]),
+        *(list(_shortcuts(told["shortcuts"])) or [_no_shortcut(told["shortcuts"])]),
         *_labels(told["labels"]),
         *_verdicts(told.get("verdicts", {})),
+        *_vouched(told.get("certified", {}), told.get("consistency", {})),
         _room(told["room"]),
         *_cast(told.get("cast", {})),
         *_dialogues(told.get("dialogues", {}), told.get("push_back", {})),
-        *(
-            list(_hygiene(told["hygiene"]))
-            or [(GOOD, "No duplicates, leaks between splits or refusals on both sides.")]
-        ),
+        *(list(_hygiene(told["hygiene"])) or [_clean(told["hygiene"])]),
     ]
     order = [FAULT, DOUBT, GOOD]
     return [{"weight": weight, "says": says} for weight, says in sorted(found, key=lambda one: order.index(one[0]))]
 
 
 def _information(told: dict[str, Any], by: dict[str, int]) -> Iterator[Said]:
-    """What the best family of scorers finds: each is a lower bound."""
-    known = {
-        name: one["prompts"] for name, one in told.items() if "prompts" in one and measured(one["prompts"]["bits"])
-    }
+    """What the best family of scorers finds, on held-out prompts or else on held-out people: each is a lower bound."""
+    known = {}
+    for family, held in told.items():
+        measures = [held[name] for name in ("prompts", "people") if name in held and measured(held[name]["bits"])]
+        if measures:
+            known[family] = measures[0]
     if not known:
-        reasons = {one.get("prompts", one)["bits"]["not_measured"] for one in told.values()}
+        reasons = {held.get("prompts", held)["bits"]["not_measured"] for held in told.values()}
         if reasons:
             yield DOUBT, f"How personal the preferences are was not measured: {'; '.join(sorted(reasons))}."
         return
-    for family, one in known.items():
-        if one["shuffled"]["interval"][0] > 0.01:
-            yield FAULT, f"A leak: other people's profiles tell the labels too. {_bits(one, family)}."
+    overfitted = [family for family, one in known.items() if one["shuffled"]["interval"][0] > TRACE]
+    for family in overfitted:
+        said = f"{known[family]['shuffled']['value']:.3f} bits a pair, scorer: {family}"
+        yield FAULT, f"Profiles that were dealt at random tell the labels too ({said}): its bits mean nothing."
+    known = {family: one for family, one in known.items() if family not in overfitted}
+    if not known:
+        return
     family, one = max(known.items(), key=lambda item: item[1]["bits"]["interval"][0])
-    said = _bits(one, family)
+    said, (low, high) = _bits(one, family), one["bits"]["interval"]
     others = [f"{name}: {other['bits']['value']:.3f}" for name, other in known.items() if name != family]
-    said += f"; by other scorers {', '.join(others)}" if others else ""
-    if one["bits"]["interval"][0] <= 0 or one["bits"]["value"] < TRACE:
+    said += f"; with {', '.join(others)}" if others else ""
+    if high < HARDLY:
         yield FAULT, f"The profiles decide nothing that can be measured: {said}."
+    elif low <= 0 or one["bits"]["value"] < TRACE:
+        yield DOUBT, f"It cannot be told from so many pairs whether the profiles decide anything: {said}."
     elif one["bits"]["value"] >= STRONG or one["gap"]["value"] >= GAP:
         if {*by} == {"construction"}:
             said += ". The labels are by construction: this is how far the answers show what was asked of them"
-        yield GOOD, f"The preferences are personal: who asks tells {said}."
+        yield GOOD, f"The preferences are personal: knowing who asks gives {said}."
     else:
         yield DOUBT, f"The preferences are a little personal: {said}; {STRONG} would be much."
+    people = told[family].get("people", {}).get("bits", {})
+    if low > 0 and measured(people) and people["interval"][1] <= 0:
+        yield DOUBT, f"Of people whom it was not fitted to it tells nothing: {people['value']:.3f} bits a pair."
 
 
 def _bits(one: dict[str, Any], family: str) -> str:
@@ -80,8 +93,11 @@ def _judged(told: dict[str, Any]) -> Iterator[Said]:
         return
     family, by = max(known.items(), key=lambda item: item[1]["judge"]["bits"]["value"])
     said = f"{_bits(by['judge'], family)}, where the labels of the same pairs hold {by['labels']['bits']['value']:.3f}"
-    if by["judge"]["bits"]["interval"][0] <= 0 or by["judge"]["bits"]["value"] < TRACE:
+    low, high = by["judge"]["bits"]["interval"]
+    if high < HARDLY or (low <= 0 and high < by["labels"]["bits"]["interval"][0]):
         yield DOUBT, f"The judge's own choices are not personal: {said}. Train on the labels, not on what it says."
+    elif low <= 0:
+        yield DOUBT, f"It cannot be told whether the judge's own choices are personal: {said}."
     elif by["judge"]["bits"]["value"] < by["labels"]["bits"]["value"] / 2:
         yield DOUBT, f"The judge's own choices are far less personal than the labels: {said}."
     else:
@@ -92,14 +108,31 @@ def _verdicts(told: dict[str, Any]) -> Iterator[Said]:
     """Calibration, and whether a judge prefers its own family."""
     known = told.get("calibration", {})
     for name, one in known.items() if "not_measured" not in known else ():
-        if measured(one["ece"]) and one["ece"]["interval"][0] > 0.1:
-            right, of = one["right"]["value"], one["ece"]["n"]
-            said = f"it is sure of {one['sure']:.0%} and right in {right:.0%} of {of} questions"
-            yield DOUBT, f"The probabilities of {_judge(name)} cannot be taken as such: {said}."
+        off = one["overconfidence"]
+        if measured(off) and max(off["interval"][0], -off["interval"][1]) > SLACK:
+            said = f"it is sure of {one['sure']['value']:.0%} and right in {one['right']['value']:.0%}"
+            yield DOUBT, f"The probabilities of {_judge(name)} cannot be taken as such: {said} of {off['n']} questions."
     known = told.get("self_preference", {})
     for name, one in known.items() if "not_measured" not in known else ():
         if measured(one) and one["interval"][0] > 0.05:
             yield FAULT, f"Self-preference: judges of the family {name} take its answers {one['value']:.0%} more often."
+
+
+def _vouched(certified: dict[str, Any], again: dict[str, Any]) -> Iterator[Said]:
+    """For how many labels somebody can vouch, and how steady people are."""
+    coverage = certified.get("coverage", {})
+    if coverage and "not_measured" not in coverage:
+        said = ", ".join(f"at most {bound} in {one['value']:.0%}" for bound, one in coverage.items())
+        some = any(one["value"] > 0 for one in coverage.values())
+        yield (
+            GOOD if some else DOUBT,
+            f"By {certified['trusted']} trusted labels the share of wrong ones is vouched for: {said} of the pairs.",
+        )
+    one = again.get("icc", {})
+    if measured(one):
+        same = again["same"]
+        said = f"they choose the same in {same['value']:.0%} of {same['n']} pairs, ICC {one['value']:.2f}"
+        yield (GOOD if one["interval"][0] > 0.5 else DOUBT), f"In another run of the same people {said}; 0.5 is usable."
 
 
 def _cast(told: dict[str, Any]) -> Iterator[Said]:
@@ -132,17 +165,17 @@ def _dialogues(told: dict[str, Any], push_back: dict[str, Any]) -> Iterator[Said
         best = max(known.values(), key=lambda one: float(one["value"]))
         low, high = best["interval"]
         said = f"a classifier tells a user message from a human one with an AUC of {best['value']:.2f}"
-        said += f" ({low:.2f} to {high:.2f}; 0.5 is not at all)"
+        said += f" ({low:.2f} to {high:.2f}; 0.5 would be a coin)"
         yield (
             (GOOD, f"The users pass for people: {said}.")
             if high <= REAL
             else (
                 DOUBT,
-                f"The users are told from people: {said}.",
+                f"The users can be told apart from people: {said}.",
             )
         )
-    elif "messages" in told:
-        off = [name for name, one in told["style"].items() if not _human(name, one)]
+    if "messages" in told:
+        off = [name for name, one in told["style"].items() if measured(one) and not _human(one, name)]
         if off:
             said = ", ".join(f"{name.replace('_', ' ')} {_range(name, told['style'][name])}" for name in off)
             yield DOUBT, f"User messages are not written as people write, in {told['messages']} of them: {said}."
@@ -165,16 +198,16 @@ def _dialogues(told: dict[str, Any], push_back: dict[str, Any]) -> Iterator[Said
         yield (DOUBT if high < 0.5 else GOOD), f"The users object to {said}."
 
 
-def _human(name: str, one: dict[str, Any]) -> bool:
-    """Whether a figure of style is within those of human chats, give or take a tenth, or a quarter of a length."""
+def _human(one: dict[str, Any], name: str) -> bool:
+    """Whether a figure of style may be within those of human chats, give or take a tenth, or a quarter of a length."""
     low, high = one["human"]
-    spare = 0.25 * high if name.startswith("words") else 0.1
-    return bool(low - spare <= one["here"] <= high + spare)
+    spare = 0.25 * high if name == "words" else 0.1
+    return bool(low - spare <= one["interval"][1] and one["interval"][0] <= high + spare)
 
 
 def _range(name: str, one: dict[str, Any]) -> str:
-    form = "{:.0f} (people {:.0f} to {:.0f})" if name.startswith("words") else "{:.0%} (people {:.0%} to {:.0%})"
-    return form.format(one["here"], *one["human"])
+    form = "{:.0f} (people {:.0f} to {:.0f})" if name == "words" else "{:.0%} (people {:.0%} to {:.0%})"
+    return form.format(one["value"], *one["human"])
 
 
 def _judge(name: str, first: bool = False) -> str:
@@ -206,25 +239,52 @@ def _shortcuts(told: dict[str, Any]) -> Iterator[Said]:
         )
 
 
+def _no_shortcut(told: dict[str, Any]) -> Said:
+    low, high = shortcuts.BOUNDS
+    tried = [
+        name.replace("_", " ")
+        for name, one in told["rules"].items()
+        if measured(one) and one["n"] >= ENOUGH and low <= one["value"] <= high
+    ]
+    if not tried:
+        return DOUBT, "There are too few pairs to tell whether a shortcut decides the labels."
+    return GOOD, f"No shortcut decides the labels, of those that were tried: {', '.join(tried)}."
+
+
+def _clean(told: dict[str, Any]) -> Said:
+    """What there is none of, of what was looked at."""
+    looked = {
+        "repeated pairs": told["repeated_by_one_person"],
+        "near-duplicates": told["near_duplicates"],
+        "refusals on both sides": told["refusals"]["both"],
+        **{f"held-out {name} in train": one for name, one in told["leaks"].items()},
+    }
+    none = [name for name, one in looked.items() if measured(one) and one["n"] >= 10]
+    if told["pairs"] < ENOUGH or not none:
+        return DOUBT, "There are too few pairs to tell whether they are repeated, leak or refuse."
+    return GOOD, f"There are hardly any {', '.join(none)}."
+
+
 def _labels(told: dict[str, Any]) -> Iterator[Said]:
     judges = told["judges"]
+    weight = FAULT if {*told["by"]} != {"construction"} else DOUBT  # it has decided nothing
     for name, one in judges.items() if "not_measured" not in judges else ():
         first, agreement = one["first_shown"], one["agreement"]
         if measured(first) and (first["interval"][0] > 0.6 or first["interval"][1] < 0.4):
             place = f"{first['value']:.0%} of {first['n']} verdicts"
-            yield FAULT, f"A position bias: {_judge(name)} takes what stands first in {place}."
+            yield weight, f"A position bias: {_judge(name)} takes what stands first in {place}."
         if measured(agreement) and agreement["interval"][1] < 0.7:
             yield (
-                FAULT,
-                f"{_judge(name, True)} says the same in both orders in {agreement['value']:.0%} only; 85% would be "
-                "good.",
+                weight,
+                f"{_judge(name, True)} says the same in both orders in only {agreement['value']:.0%} of "
+                f"{agreement['n']} questions; 85% would be good.",
             )
         elif measured(agreement) and agreement["interval"][0] >= 0.85:
             yield GOOD, f"{_judge(name, True)} says the same in both orders in {agreement['value']:.0%}."
     shared = told["families"]["shared"]
     if isinstance(shared, list) and shared and "not_measured" not in judges:
         roles = ", ".join(told["families"]["roles"])
-        yield DOUBT, f"One family of models ({', '.join(shared)}) plays {roles}: judges prefer their own."
+        yield DOUBT, f"One family of models ({', '.join(shared)}) plays {roles}: judges may prefer their own."
 
 
 def _room(told: dict[str, Any]) -> Said:
@@ -235,13 +295,13 @@ def _room(told: dict[str, Any]) -> Said:
     if conflict["interval"][1] < 0.05:
         return FAULT, f"People hardly disagree {said}: who asks makes no difference."
     ceiling = told["ceiling"]["value"]
-    return GOOD, f"People disagree {said}; who does not know them is right in {ceiling:.0%} at best."
+    return GOOD, f"People disagree {said}; a model that does not know the person is right in {ceiling:.0%} at best."
 
 
 def _hygiene(told: dict[str, Any]) -> Iterator[Said]:
     for name, what in (
         ("repeated_by_one_person", "are repeated by one person"),
-        ("same_text", "have the same text on both sides"),
+        ("same_text", "have the same text on both sides, or none on one"),
         ("empty", "have an empty answer"),
     ):
         one = told[name]

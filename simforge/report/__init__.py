@@ -26,6 +26,9 @@ DIALOGUES, PAIRS = 20, 50
 WEIGHTS = {FAULT: "Fault", DOUBT: "Doubt", GOOD: "Good"}
 
 
+_REHEARSED = " A scripted model wrote some of it: such texts mean nothing and are for rehearsal only."
+
+
 @dataclass(frozen=True)
 class Sample:
     """What a report shows of the data itself."""
@@ -40,12 +43,13 @@ class Sample:
 def sample(source: str, columns: Mapping[str, str] | None = None) -> Sample:
     """Pairs and dialogues to read, of a dataset or of anyone's pairs. Raises what `audit.pairs.read` raises."""
     if not pairs.is_own(source, columns):
-        return Sample(Path(source).name, "Somebody's pairs, with their columns mapped.", _foreign(source, columns))
+        return Sample(Path(source).name, "", _foreign(source, columns))
     manifest = loading.manifest(source)
     return Sample(
         title=manifest["recipe"]["description"].strip().split(".")[0],
         about=f"Seed {manifest['seed']} · digest {manifest['digest']} · SimForge {manifest['simforge']}. "
-        "Nobody in it is a real person, and no human checked the labels.",
+        "Nobody in it is a real person, and no human checked the labels."
+        + (_REHEARSED if any(one["reference"].startswith("scripted:") for one in manifest["models"].values()) else ""),
         pairs=_pairs(source),
         dialogues=_dialogues(source),
         manifest=manifest,
@@ -106,15 +110,15 @@ def _pairs(source: str) -> list[dict[str, Any]]:
     people = loading.scan(source, "personas").select(persona_id="id", who=_about(source))
     rows = loading.scan(source).with_columns(dimension=pl.col("dimension").fill_null("overall"))
     kinds = rows.select(pl.col("dimension").unique()).collect().height
-    each = rows.filter(pl.int_range(pl.len()).over("dimension") < -(-PAIRS // max(1, kinds)))
+    mixed = rows.with_columns(lot=pl.col("id").hash(seed=0)).sort("lot", "id")  # of all people, not of the first
+    each = mixed.filter(pl.int_range(pl.len()).over("dimension") < -(-PAIRS // max(1, kinds)))
     shown = each.head(PAIRS).join(people, on="persona_id", how="left", maintain_order="left")
     columns = ("who", "profile", "dimension", "prompt", "chosen", "rejected", "label", "margin", "p_chosen")
     found = shown.select(*columns, "judgment_id", "chosen_id").collect()
     said = {}
     asked = found["judgment_id"].drop_nulls().unique()
     if len(asked):
-        words = ("id", "judge", "a", "verdict_ab", "verdict_ba", "outcome", "reasons_ab")
-        judged = loading.scan(source, "judgments").filter(pl.col("id").is_in(asked.to_list())).select(words).collect()
+        judged = loading.scan(source, "judgments").filter(pl.col("id").is_in(asked.to_list())).collect()
         said = {row["id"]: row for row in judged.to_dicts()}
     return [
         {**row, "wants": _wants(row["profile"]), "verdict": _verdict(said.get(row["judgment_id"]), row["chosen_id"])}
@@ -133,15 +137,19 @@ def _verdict(said: dict[str, Any] | None, chosen: str) -> str:
     told = (
         f"{said['judge']} said {orders[0]} with the {sides['a']} one first, {orders[1]} the other way round: {outcome}"
     )
-    return f"{told}. {said['reasons_ab']}".strip()
+    return f"{told}. {said.get('reasons_ab') or ''}".strip()  # reasons may have been withheld
 
 
 def _foreign(source: str, columns: Mapping[str, str] | None) -> list[dict[str, Any]]:
     """Pairs of anyone's data to read."""
-    frame = pairs.read(source, columns).frame.head(PAIRS)
+    import polars as pl
+
+    found = pairs.read(source, columns)
+    drawn = found.frame.with_columns(about=pl.Series(found.about or [""] * len(found), dtype=pl.String))
+    drawn = drawn.sample(min(PAIRS, len(found)), seed=0, shuffle=True)
     return [
         {
-            "who": row["persona"] or "",
+            "who": ", ".join(one for one in (row["persona"], row["about"]) if one),
             "wants": row["wish"] or "",
             "dimension": row["dimension"] or "overall",
             "prompt": [{"role": "user", "content": row["prompt"] or ""}],
@@ -152,7 +160,7 @@ def _foreign(source: str, columns: Mapping[str, str] | None) -> list[dict[str, A
             "p_chosen": None,
             "verdict": "",
         }
-        for row in frame.to_dicts()
+        for row in drawn.to_dicts()
     ]
 
 

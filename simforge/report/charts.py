@@ -91,11 +91,12 @@ def _rules(axes: Any, audit: dict[str, Any], manifest: Manifest) -> bool:
 
 
 def _waterfall(axes: Any, audit: dict[str, Any], manifest: Manifest) -> bool:
-    steps = audit.get("waterfall", {}).get("bits")
-    if not steps:
+    steps = audit.get("waterfall", {}).get("bits", {})
+    if not steps or not all(isinstance(one, dict) and measured(one) for one in steps.values()):
         return False
     left = 1.0
-    for number, (name, bits) in enumerate(steps.items()):
+    for number, (name, figure) in enumerate(steps.items()):
+        bits = figure["value"]
         colour = GOOD if name == "persona" else INK if name == "residual" else PLAIN
         axes.bar(number, bits, bottom=left - bits, color=colour)
         axes.annotate(f"{bits:.2f}", (number, left), ha="center", va="bottom", fontsize=8)

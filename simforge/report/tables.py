@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from simforge.audit.figures import Figure
+from simforge.reliability import DARK
+from simforge.types import Told
 
 Row = tuple[str, Figure, str]
 "What it is, the figure, and what would be good."
@@ -60,7 +62,9 @@ def _shortcuts(audit: Mapping[str, Any]) -> list[Row]:
     for name, one in told["rules"].items():
         rows.append((f"'{name.replace('_', ' ')} wins' is right", one, "0.40 to 0.70"))
         if "excess" in one:
-            rows.append(("the same, beyond people's own choices", one["excess"], "at most 0.03"))
+            rows.append(("'longer wins', beyond people's own choices (0.635)", one["excess"], "at most 0.03"))
+    if "response_only" in audit.get("waterfall", {}):
+        rows.append(("the answers alone tell the label", audit["waterfall"]["response_only"], ""))
     return [
         *rows,
         ("coefficient of the logarithm of the lengths' ratio", told["length"]["coefficient"], "near 0"),
@@ -81,8 +85,9 @@ def _labels(audit: Mapping[str, Any]) -> Iterator[tuple[str, list[Row]]]:
         ]
         if name in calibration:
             rows += [
-                ("right, both orders together", calibration[name].get("right", calibration[name]["ece"]), "high"),
-                ("calibration error (ECE)", calibration[name]["ece"], "below 0.1"),
+                ("right, both orders together", calibration[name]["right"], "high"),
+                ("surer than right by", calibration[name]["overconfidence"], "-0.05 to 0.05"),
+                ("calibration error (ECE)", calibration[name]["ece"], _chance(calibration[name]["ece"])),
                 ("Brier score", calibration[name]["brier"], "below 0.25, a coin's"),
             ]
         yield "The judge" if name == "judge" else f"The judge {name}", rows
@@ -94,13 +99,20 @@ def _labels(audit: Mapping[str, Any]) -> Iterator[tuple[str, list[Row]]]:
             rows.append((f"{who} {said}" if name == "between" else f"a judge of {who} {said}", one, good))
     for told, share in audit["labels"].get("in_the_dark", {}).items():
         one = {"value": share["share"], "n": share.get("n"), "interval": share["interval"]}
-        rows.append((f"says the same knowing {told.replace('_', ' ')}", one, "low, near chance"))
+        rows.append((f"the judge says the same, told {DARK[Told(told)]}", one, "low, near chance"))
     covered = audit.get("certified", {}).get("coverage", {})
     if "not_measured" in covered:
         rows.append(("labels that are vouched for", covered, ""))
     else:
-        rows += [(f"labels with at most {bound} wrong, at 90 % confidence", one, "") for bound, one in covered.items()]
+        rows += [
+            (f"share of labels of which at most {bound} are wrong, at 90 % confidence", one, "")
+            for bound, one in covered.items()
+        ]
     yield "Labels", rows
+
+
+def _chance(figure: Figure) -> str:
+    return f"chance gives up to {figure['chance'][1]:.3f}" if "chance" in figure else ""
 
 
 def _room(audit: Mapping[str, Any]) -> list[Row]:
@@ -108,7 +120,7 @@ def _room(audit: Mapping[str, Any]) -> list[Row]:
     rows = [
         ("two people disagree on the same two answers", room["conflict"], "above 0.05"),
         ("best that can be done without knowing who asks", room["ceiling"], "well below 1"),
-        ("of the minority", room["minority"], "above 0"),
+        ("a judgment that most others on the same answers do not share", room["minority"], "above 0"),
     ]
     if "same" in again:
         rows.append(("a person chooses the same in another run", again["same"], "near 1"))
@@ -122,11 +134,14 @@ def _people(cast: Mapping[str, Any]) -> Iterator[Row]:
     elif marginals:
         name = max(marginals, key=lambda one: float(marginals[one]["value"] - marginals[one]["chance"][1]))
         one = marginals[name]
-        yield f"the worst of {len(marginals)} traits off its pack: {name}", one, f"by chance to {one['chance'][1]:.3f}"
+        yield f"the worst of {len(marginals)} traits off its pack: {name}", one, _chance(one)
     error = cast.get("joints", {}).get("error")
     if error is not None:
-        good = f"by chance to {error['chance'][1]:.3f}" if "chance" in error else ""
-        yield f"pairs of traits off their pack ({cast['joints'].get('pairs', 0)} pairs, Cramer's V)", error, good
+        yield (
+            f"pairs of traits off their pack ({cast['joints'].get('pairs', 0)} pairs, Cramer's V)",
+            error,
+            _chance(error),
+        )
     if "ratio" in cast.get("effective", {}):
         yield "effective number, of the pack's", cast["effective"]["ratio"], "0.9 and more"
     if "near_duplicates" in cast:
@@ -155,8 +170,7 @@ def _dialogues(audit: Mapping[str, Any]) -> Iterator[Row]:
                 yield f"{what}{kind.replace('_', ' ')}", share, good
     for name, one in told.get("style", {}).items() if "messages" in told else ():
         low, high = one["human"]
-        figure = {"value": one["here"], "n": told["messages"], "interval": None}
-        yield f"style: {name.replace('_', ' ')}", figure, f"people {low:.2f} to {high:.2f}"
+        yield f"style: {name.replace('_', ' ')}", one, f"people {low:.2f} to {high:.2f}"
     at_once = told.get("disclosure", {}).get("at_once")
     if at_once is not None:
         yield "of what they tell, told in the first message", at_once, "below 1"
