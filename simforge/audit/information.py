@@ -28,7 +28,9 @@ ENOUGH, LEAST = 200, 100
 "Pairs of a dimension from which a scorer is fitted to it alone, and of any from which one is fitted at all."
 WIDEST = 100
 "Columns of a profile; one with more is cut down to as many main directions."
-CROSSED = 400
+SAME = 0.999
+"Correlation from which two columns say the same: of two values one is enough."
+CROSSED = 300
 "Products of a feature and a column of the profile that a scorer is given."
 STRENGTHS = (0.003, 0.006, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.3)
 "How freely a scorer may follow the pairs; the best is found on whole groups of the first fold's pairs."
@@ -109,7 +111,9 @@ def columns(profiles: Array, kinds: Labels) -> Array:
         _, _, axes = np.linalg.svd(found[:5_000], full_matrices=False)
         found = found @ axes[:WIDEST].T
     spread = found.std(axis=0)
-    kept: Array = np.clip(found[:, spread > 1e-9] / spread[spread > 1e-9], -5, 5)
+    scaled = np.clip(found[:, spread > 1e-9] / spread[spread > 1e-9], -5, 5)
+    alike = np.abs(scaled.T @ scaled) / max(1, len(scaled)) > SAME
+    kept: Array = scaled[:, [not alike[place, :place].any() for place in range(scaled.shape[1])]]
     return kept
 
 
@@ -148,43 +152,42 @@ def _fitted(differences: Array, profiles: Array, folds: Labels, kinds: Labels) -
 def held_out(differences: Array, groups: Array, crossed: tuple[Array, Array] | None = None) -> Array:
     """Probability that a scorer, fitted to the other groups, gives to what was chosen; (pairs,). It sees the
     `differences` (pairs, columns), and the best products of a column of the one and of the other of `crossed`."""
-    from sklearn.linear_model import LogisticRegression
-
-    sign = np.where(np.random.default_rng(0).random(len(differences)) < 0.5, -1.0, 1.0)  # so that there are two classes
     found = np.full(len(differences), 0.5)
-
-    def fitted(rows: Array, strength: float, products: list[tuple[int, int]]) -> Any:
-        model = LogisticRegression(C=strength, l1_ratio=1, solver="liblinear", fit_intercept=False, tol=1e-3)
-        seen = _with(differences, crossed, products, rows) * sign[rows, None]
-        return model.fit(seen, sign[rows] > 0)
-
     strength: float | None = None
     for fold in sorted(set(groups)):
         train, test = np.flatnonzero(groups != fold), np.flatnonzero(groups == fold)
-        if len(set(sign[train])) < 2:
+        if len(train) < 2:
             continue
-        if strength is None:
-            strength = _strength(differences, crossed, groups, train, sign, fitted)
+        strength = strength or _strength(differences, crossed, groups, train)
         products = _screened(crossed, train)
-        margin = _with(differences, crossed, products, test) @ fitted(train, strength, products).coef_[0]
+        weights = _weights(_with(differences, crossed, products, train), strength)
+        margin = _with(differences, crossed, products, test) @ weights
         found[test] = 1 / (1 + np.exp(-np.clip(margin, -12, 12)))
     return found
 
 
-def _strength(
-    differences: Array, crossed: tuple[Array, Array] | None, groups: Array, train: Array, sign: Array, fitted: Any
-) -> float:
-    """The best strength on a quarter of the training groups, whole ones: a pair that several people judged must not
-    stand on both sides."""
+def _weights(seen: Array, strength: float) -> Array:
+    """Of a scorer by which the chosen answers of all pairs are the better ones."""
+    from sklearn.linear_model import LogisticRegression
+
+    sign = np.where(np.arange(len(seen)) % 2, -1.0, 1.0)  # every second pair is turned, so that there are two classes
+    model = LogisticRegression(C=strength, l1_ratio=1, solver="liblinear", fit_intercept=False, tol=1e-3)
+    found: Array = model.fit(seen * sign[:, None], sign > 0).coef_[0]
+    return found
+
+
+def _strength(differences: Array, crossed: tuple[Array, Array] | None, groups: Array, train: Array) -> float:
+    """The best strength on some of the training groups, whole ones: a pair that several people judged must not stand on
+    both sides."""
     names = sorted(set(groups[train]))
-    asked = set(names[:: max(2, min(4, len(names)))]) if len(names) > 1 else set()
+    asked = set(names[::4]) if len(names) > 1 else set()
     inside = np.array([group in asked for group in groups[train]], dtype=bool)
     inner, outer = train[~inside], train[inside]
-    if not len(outer) or len(set(sign[inner])) < 2:
+    if len(inner) < 2 or not len(outer):
         return STRENGTHS[0]
     products = _screened(crossed, inner)
-    seen = _with(differences, crossed, products, outer)
-    losses = [float(np.logaddexp(0, -(seen @ fitted(inner, one, products).coef_[0])).mean()) for one in STRENGTHS]
+    seen, new = (_with(differences, crossed, products, rows) for rows in (inner, outer))
+    losses = [float(np.logaddexp(0, -(new @ _weights(seen, one))).mean()) for one in STRENGTHS]
     return STRENGTHS[int(np.argmin(losses))]
 
 
