@@ -70,7 +70,9 @@ def manifest(source: str | Path) -> dict[str, Any]:
         with fsspec.open(place, encoding="utf-8") as file:
             found: dict[str, Any] = json.load(file)
     except (OSError, ValueError, ImportError):
-        raise SourceError(f"{source} is no dataset: there is no manifest.json in it.{_hint(source)}") from None
+        there = "://" in str(source) or Path(source).exists()
+        why = "there is no manifest.json in it" if there else "there is no such folder"
+        raise SourceError(f"{source} is no dataset: {why}.{_hint(source)}") from None
     return found
 
 

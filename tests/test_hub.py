@@ -195,7 +195,7 @@ def test_what_a_pack_calls_sensitive_stays_at_home_unless_it_is_named(hub, tmp_p
         (("versions", "stub/none"), "the Hub has no dataset stub/none"),
         (("pull", "stub/none", "--out", "x"), "is written OWNER/NAME@1.2.0"),
         (("pull", f"{REPO}@9.0.0", "--out", "x"), "there is no version named '9.0.0'"),
-        (("diff", "nowhere", "RUN"), "nowhere is no dataset: there is no manifest.json in it"),
+        (("diff", "nowhere", "RUN"), "nowhere is no dataset: there is no such folder"),
     ],
 )
 def test_a_mistake_with_the_hub_is_a_sentence(hub_with, runs, tmp_path, words, sentence):

@@ -65,8 +65,10 @@ def audit(source: str, options: Options | None = None) -> dict[str, Any]:
     return told
 
 
+OURS = "it takes a dataset of SimForge"
+"Why some things are not measured of anyone's data."
 _FOREIGN = {
-    name: {one: not_measured("it takes a dataset of SimForge") for one in names}
+    name: {one: not_measured(OURS) for one in names}
     for name, names in (
         ("certified", ("coverage",)),
         ("verdicts", ("calibration", "self_preference", "between")),

@@ -21,8 +21,8 @@ FEW = 30
 "Things from which nothing is measured."
 WHOLE = 10
 "Clusters that an interval takes: of five it covers the truth in 80 % and not in 95 %."
-BLOCK = 50
-"Resamples at once."
+BLOCK, MANY = 50, 5_000
+"Resamples at once, and clusters from which fewer resamples will do."
 
 
 def share(hits: int, of: int) -> Figure:
@@ -44,7 +44,8 @@ def mean(values: Array, clusters: Sequence[Any] | Array | None = None) -> Figure
     if len(sums) < WHOLE:
         return not_measured(f"{len(sums)} clusters of rows are too few for an interval")
     source, means = np.random.default_rng(0), []
-    for _ in range(0, RESAMPLES, BLOCK):  # many clusters at once would fill the memory
+    times = RESAMPLES if len(sums) <= MANY else RESAMPLES // 5
+    for _ in range(0, times, BLOCK):  # many clusters at once would fill the memory
         drawn = source.integers(0, len(sums), (BLOCK, len(sums)))
         means.append(sums[drawn].sum(1) / counts[drawn].sum(1))
     low, high = np.quantile(np.concatenate(means), [0.025, 0.975])

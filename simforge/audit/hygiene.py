@@ -14,6 +14,7 @@ from simforge.audit import figures
 from simforge.audit.figures import not_measured
 from simforge.audit.pairs import Pairs
 from simforge.candidates import refuses
+from simforge.errors import SourceError
 from simforge.measures import WORD
 
 OVERLAP = 13
@@ -82,8 +83,12 @@ def _overlap(frame: pl.DataFrame, benchmarks: Sequence[Path]) -> dict[str, Any]:
         return {"prompts": not_measured("no benchmark was named (--benchmark FILE)")}
     known: set[tuple[str, ...]] = set()
     for path in benchmarks:
-        for prompt in prompts.load(str(path), {"text": "text"}):
-            known |= _grams(prompt.text)
+        try:
+            read = prompts.load(str(path), {"text": "text"})
+        except SourceError as problem:
+            said = str(problem).partition(" Say which")[0]
+            raise SourceError(f"--benchmark: {said} Its prompts stand in a column `text`.") from None
+        known = known.union(*(_grams(prompt.text) for prompt in read))
     asked = frame["prompt"].unique()
     hits = [text for text in asked if _grams(text) & known]
     return {"prompts": figures.share(len(hits), len(asked)), "such_as": hits[:3]}

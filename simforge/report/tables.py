@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from simforge.audit import OURS
 from simforge.audit.figures import Figure
 from simforge.reliability import DARK
 from simforge.types import Told
@@ -26,7 +27,7 @@ def all_of(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
     return [
         {"name": name, "rows": [{"what": what, "good": good, **one} for what, one, good in rows]}
-        for name, rows in found
+        for name, rows in ((name, [row for row in rows if row[1].get("not_measured") != OURS]) for name, rows in found)
         if rows
     ]
 
