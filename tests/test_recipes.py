@@ -47,7 +47,7 @@ def test_every_shipped_file_about_people_is_of_one_of_the_four_kinds():
         elif folder == "writing":
             assert conduct.load(rest).words.p90 > conduct.load(rest).words.median
         elif folder == "speech":
-            assert rest in ("human", "phrases", "roles")
+            assert rest in ("human", "known", "phrases", "roles")
         else:
             assert personas.load(name).traits
 
