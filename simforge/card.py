@@ -324,7 +324,7 @@ def section(found: dict[str, Any]) -> str:
         for held, one in by.items() if "bits" not in by else {"": by}.items():
             rows[f"bits a pair that the profile tells ({family}{f', {held} held out' if held else ''})"] = one["bits"]
             if "shuffled" in one:
-                rows[f"the same with other people's profiles ({family}, {held} held out)"] = one["shuffled"]
+                rows[f"the same with profiles dealt at random ({family}, {held} held out)"] = one["shuffled"]
     rules = found["shortcuts"]["rules"]
     rows |= {f"'{name.replace('_', ' ')} wins' is right in": one for name, one in rules.items()}
     rows["two people disagree on the same two answers"] = found["room"]["conflict"]

@@ -49,7 +49,7 @@ def _bits(one: Mapping[str, Any]) -> list[Row]:
     rows: list[Row] = [("bits a pair", one["bits"], "above 0.2")]
     if "gap" in one:
         rows += [
-            ("bits with other people's profiles", one["shuffled"], "at most 0.01"),
+            ("bits with profiles dealt at random", one["shuffled"], "at most 0.01"),
             ("accuracy without the profile", one["accuracy_without"], ""),
             ("accuracy with it", one["accuracy_with"], "0.05 more"),
             ("pairs that the profile makes less likely", one["below_zero"], "below 0.5"),
