@@ -233,6 +233,22 @@ def test_people_without_their_pack_are_not_measured_and_those_without_a_trait_ar
     assert "age" not in withheld["marginals"] and "household" in withheld["marginals"]
 
 
+def test_people_of_ones_own_pack_are_held_against_it(tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        "description: x\nlicence: CC0-1.0\nsources: [x]\ntext: '{{ name }} of {{ town }}'\n"
+        "traits:\n  name: {type: string, draw: {one_of: [Ann, Bo, Cy]}}\n"
+        "  town: {type: string, draw: {one_of: [Ulm, Bern]}}\n"
+    )
+    out = tmp_path / "run"
+    sets = ("--set", f"cast.pack={tmp_path}/mine.yaml")
+    done = simforge("generate", "psoup", "--personas", 60, "--model", "scripted:", "--out", out, *sets)
+    assert done.status == 0, done.err
+    (tmp_path / "mine.yaml").unlink()  # it lies in the files
+    found = people.measure(str(out), loading.manifest(out))
+    assert {*found["marginals"]} == {"name", "town"} and found["joints"]["pairs"] == 1
+    assert found["near_duplicates"]["value"] > 0.8  # there are six kinds of people
+
+
 def test_a_version_on_the_hub_is_audited_without_what_was_withheld(hub, run, tmp_path):
     pushed = simforge("push", run, "stub/made", "--version", "1.0.0", env=hub.env)
     assert pushed.status == 0, pushed.err

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from simforge import clusters, loading, personas
+from simforge import clusters, hub, loading, personas
 from simforge.audit import figures
 from simforge.audit.figures import Array, Figure, not_measured
-from simforge.errors import SimForgeError, SourceError
+from simforge.errors import NotFound, SimForgeError, SourceError
 from simforge.identity import digest
 from simforge.personas.proof import cramers_v
 
@@ -47,7 +48,7 @@ def measure(source: str, manifest: dict[str, Any]) -> dict[str, Any]:
     texts = table["text"] if "text" in table.columns else None
     near = {"near_duplicates": _near(people, texts)}
     try:
-        fresh = _drawn_again(manifest)
+        fresh = _drawn_again(source, manifest)
     except SimForgeError as problem:
         reason = not_measured(str(problem).rstrip("."))
         return {"marginals": reason, "joints": {"error": reason}, "effective": {"ratio": reason}, **near}
@@ -70,15 +71,30 @@ def measure(source: str, manifest: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _drawn_again(manifest: dict[str, Any]) -> pl.DataFrame:
+def _drawn_again(source: str, manifest: dict[str, Any]) -> pl.DataFrame:
     """Fresh people from the same pack. Raises `SimForgeError` where it is not at hand, or gives none."""
     name = manifest["cast"]["of"]
     if manifest["identity"]["cast"] is not None:
         raise SourceError(f"the people came from a file ({name}) and were not drawn for this run.")
-    pack = personas.load(name)
+    try:
+        pack = personas.load(name)
+    except NotFound:  # somebody's own: it lies in the table's files
+        pack = personas.pack_of(_file(source))
     if digest(pack.content()) != manifest["identity"]["pack"]:
         raise SourceError(f"the pack {name} that is here is not the one that the people were drawn from.")
-    return personas.sample(pack, FRESH, manifest["seed"] + 1).frame
+    try:
+        return personas.sample(pack, FRESH, manifest["seed"] + 1).frame
+    except OSError:
+        raise SourceError(f"the pack {name} draws from files that are not here.") from None
+
+
+def _file(source: str) -> Path:
+    """A file of the people's table. Raises `SourceError` where it is not on this machine."""
+    folder = hub.pull(source, tables=("personas",)) if hub.is_version(source) else Path(source)
+    found = next(iter(sorted(folder.glob("data/personas/*.parquet"))), None)
+    if found is None:
+        raise SourceError(f"the pack of the people of {source} is not here.")
+    return found
 
 
 def _coded(own: pl.Series, fresh: pl.Series) -> tuple[Array, Array, list[str], bool]:

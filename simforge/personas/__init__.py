@@ -260,6 +260,16 @@ def read_cast(path: Path, fallback: str, n: int | None) -> Cast:
     return cast
 
 
+def pack_of(file: Path) -> Pack:
+    """The pack that a Parquet file of people has inside. Raises `SourceError`."""
+    import polars as pl
+
+    meta = pl.read_parquet_metadata(file).get(META)
+    if meta is None:
+        raise SourceError(f"{file} does not say by which pack its people were made.")
+    return _pack_inside(file, meta)[1]
+
+
 def _whole(cast: Cast, path: Path) -> None:
     """Refuse people that lack a trait, or leave their pack's values."""
     columns = {name: cast.frame[name] for name in cast.pack.traits}
