@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_around(commands)
     _add_personas(commands)
     _add_versions(commands)
+    _add_audit(commands)
     show = commands.add_parser("show", help="list or print what the catalogue holds", allow_abbrev=False)
     show.add_argument(
         "name", nargs="?", help="a kind (personas, generators, pipelines, schemas), KIND/NAME, guards, or views"
@@ -230,6 +231,31 @@ def _add_versions(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     validate.add_argument("run", type=Path, metavar="DIR", help="a run folder, or what was pulled")
     validate.set_defaults(command=_validate)
+    export = commands.add_parser("export", help="write a dataset in the form that a trainer reads", allow_abbrev=False)
+    export.add_argument("source", help="a run folder, a URL, or OWNER/NAME@X.Y.Z")
+    export.add_argument("--view", required=True, metavar="NAME", help="the form; `simforge show views` has them all")
+    export.add_argument("--to", type=Path, required=True, metavar="FILE", help="a .parquet, .jsonl or .json file")
+    export.add_argument("--split", default="train", help="train, validation, test_personas or test_prompts")
+    export.add_argument(
+        "--system", action="store_true", help="put the person's wish before each prompt as a system message"
+    )
+    export.add_argument("--where", metavar="SQL", help="only pairs that this holds for, such as \"label = 'judge'\"")
+    export.set_defaults(command=_export)
+    versions = commands.add_parser("versions", help="list the versions of a dataset", allow_abbrev=False)
+    versions.add_argument("repo", metavar="OWNER/NAME", help="on the Hub; or a URL")
+    versions.set_defaults(command=_versions)
+    pull = commands.add_parser("pull", help="fetch a version, and check every file", allow_abbrev=False)
+    pull.add_argument("source", metavar="OWNER/NAME@X.Y.Z", help="or OWNER/NAME@latest, or URL@X.Y.Z")
+    pull.add_argument("--out", type=Path, required=True, metavar="DIR", help="an empty or a new folder")
+    pull.set_defaults(command=_pull)
+    diff = commands.add_parser("diff", help="tell two runs or versions apart", allow_abbrev=False)
+    diff.add_argument("old", metavar="A", help="a run folder, a URL, or OWNER/NAME@X.Y.Z")
+    diff.add_argument("new", metavar="B")
+    diff.set_defaults(command=_diff)
+
+
+def _add_audit(commands: argparse._SubParsersAction[_Parser]) -> None:
+    """What a dataset is worth, whoever made it."""
     audit = commands.add_parser(
         "audit",
         help="measure how personal the preferences of a dataset are, and what else decides them",
@@ -267,9 +293,8 @@ def _add_versions(commands: argparse._SubParsersAction[_Parser]) -> None:
     audit.add_argument(
         "--scorers",
         nargs="+",
-        default=["text", "embeddings"],
         metavar="FAMILY",
-        help="text, embeddings (default: both)",
+        help="text, embeddings (default: both; the latter take most of the time)",
     )
     audit.add_argument(
         "--out",
@@ -278,27 +303,6 @@ def _add_versions(commands: argparse._SubParsersAction[_Parser]) -> None:
         help="where audit.json and report.html go (default: the run folder, or AUDIT)",
     )
     audit.set_defaults(command=_audit)
-    export = commands.add_parser("export", help="write a dataset in the form that a trainer reads", allow_abbrev=False)
-    export.add_argument("source", help="a run folder, a URL, or OWNER/NAME@X.Y.Z")
-    export.add_argument("--view", required=True, metavar="NAME", help="the form; `simforge show views` has them all")
-    export.add_argument("--to", type=Path, required=True, metavar="FILE", help="a .parquet, .jsonl or .json file")
-    export.add_argument("--split", default="train", help="train, validation, test_personas or test_prompts")
-    export.add_argument(
-        "--system", action="store_true", help="put the person's wish before each prompt as a system message"
-    )
-    export.add_argument("--where", metavar="SQL", help="only pairs that this holds for, such as \"label = 'judge'\"")
-    export.set_defaults(command=_export)
-    versions = commands.add_parser("versions", help="list the versions of a dataset", allow_abbrev=False)
-    versions.add_argument("repo", metavar="OWNER/NAME", help="on the Hub; or a URL")
-    versions.set_defaults(command=_versions)
-    pull = commands.add_parser("pull", help="fetch a version, and check every file", allow_abbrev=False)
-    pull.add_argument("source", metavar="OWNER/NAME@X.Y.Z", help="or OWNER/NAME@latest, or URL@X.Y.Z")
-    pull.add_argument("--out", type=Path, required=True, metavar="DIR", help="an empty or a new folder")
-    pull.set_defaults(command=_pull)
-    diff = commands.add_parser("diff", help="tell two runs or versions apart", allow_abbrev=False)
-    diff.add_argument("old", metavar="A", help="a run folder, a URL, or OWNER/NAME@X.Y.Z")
-    diff.add_argument("new", metavar="B")
-    diff.set_defaults(command=_diff)
 
 
 def _add_personas(commands: argparse._SubParsersAction[_Parser]) -> None:

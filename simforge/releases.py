@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,8 +99,23 @@ def ready(folder: Path, traits: bool, version: str) -> Iterator[tuple[Path, dict
         for name in BESIDES[: 1 if withheld else None]:
             if (folder / name).is_file():
                 (staged / name).symlink_to((folder / name).resolve())
+        if withheld and (staged / "audit.json").is_file():
+            found = _audit_without(folder / "audit.json", withheld["personas"])
+            (staged / "audit.json").unlink()
+            (staged / "audit.json").write_text(found, encoding="utf-8")
         manifest["besides"] = {name: file_sha256(staged / name) for name in BESIDES if (staged / name).is_file()}
         yield staged, {**manifest, **({"withheld": withheld} if withheld else {}), "version": version}
+
+
+def _audit_without(path: Path, traits: Collection[str]) -> str:
+    """An audit without what it says of some traits of the people."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    cast = found.get("cast", {})
+    for name in traits:
+        cast.get("marginals", {}).pop(name, None)
+    if "off" in cast.get("joints", {}):
+        cast["joints"]["off"] = [one for one in cast["joints"]["off"] if not {*one["traits"]} & {*traits}]
+    return json.dumps(found, indent=2)
 
 
 def _sensitive(folder: Path) -> dict[str, list[str]]:

@@ -308,7 +308,7 @@ def test_a_human_file_that_is_none_is_said(tmp_path):
 
 
 def test_a_run_is_audited_with_human_dialogues_and_a_probe(run):
-    """The real small model plays nobody here: the scripted one objects to nothing."""
+    """The scripted actor objects to nothing, and its words are drawn from a list."""
     options = ("--human", HERE / "speech" / "clean.jsonl", "--probe", "--scorers", "text")
     done = simforge("audit", run, *options)
     assert done.status == 0, done.err

@@ -173,6 +173,7 @@ def test_what_a_pack_calls_sensitive_stays_at_home_unless_it_is_named(hub, tmp_p
     sets = ("--set", "cast.pack=acs")
     done = simforge("generate", "psoup", "--personas", 6, "--out", run, "--model", "scripted:", *sets)
     assert done.status == 0, done.err
+    assert simforge("audit", run, "--scorers", "text").status == 0
     told = simforge("push", run, REPO, "--version", "1.0.0", env=hub.env)
     assert told.status == 0 and "Left out as sensitive:" in told.out, told.err
     assert simforge("push", run, REPO, "--version", "1.1.0", "--publish-traits", env=hub.env).status == 0
@@ -183,6 +184,10 @@ def test_what_a_pack_calls_sensitive_stays_at_home_unless_it_is_named(hub, tmp_p
     missing = {*whole.columns} - {*kept.columns}
     assert len(missing) > 3 and {*whole.columns} == {*pl.read_parquet(run / "data/personas/*.parquet").columns}
     assert all(f"`{column}`" in (tmp_path / "1.0.0/README.md").read_text() for column in missing)
+    audits = [json.loads((tmp_path / version / "audit.json").read_text()) for version in ("1.0.0", "1.1.0")]
+    told_of = [{*one["cast"]["marginals"]} for one in audits]
+    assert not told_of[0] & missing and told_of[1] & missing and told_of[0] < told_of[1]
+    assert [(tmp_path / version / "report.html").is_file() for version in ("1.0.0", "1.1.0")] == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The audit: how much personal preference is in a dataset, in bits, and what else decides its labels.
 
     audit("OUT")                                  -> everything, as `audit.json` has it
-    audit("mine.parquet", columns={...})          -> of anyone's preference data
+    audit("mine.parquet", Options(columns={...})) -> of anyone's preference data
 
 Each figure has its number of things and a 95 % interval, or the reason why it was not measured. The measures and what
 good values are: docs/audit.md.
@@ -113,7 +113,5 @@ def cheap(found: Pairs, options: Options | None = None) -> dict[str, Any]:
         },
         "room": room.measure(frame),
         "hygiene": hygiene.measure(found, options.benchmarks),
-        "fidelity": (manifest or {}).get("fidelity"),
-        "discards": (manifest or {}).get("discards"),
     }
     return {**told, "verdict": verdict.of(told)}

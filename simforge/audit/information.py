@@ -61,7 +61,7 @@ def measure(
     both, shuffled = _fitted(features - other, profiles, folds, kinds)
     known = ~np.isnan(both.plain)
     if not known.any():
-        return {"bits": not_measured(f"there are no {LEAST} pairs with profiles that differ")}
+        return {"bits": not_measured(f"fewer than {LEAST} pairs have profiles that differ")}
     gain = np.log2(both.personal[known]) - np.log2(both.plain[known])
     of = np.asarray(owners, dtype=object)[known]
     without, personal = right(both.plain[known]), right(both.personal[known])

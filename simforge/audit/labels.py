@@ -54,7 +54,7 @@ def judges(manifest: dict[str, Any] | None) -> dict[str, Any]:
         }
         for name, one in found["judges"].items()
     }
-    return {"judges": told, "in_the_dark": found.get("same_in_the_dark", {}), "panel": found.get("panel")}
+    return {"judges": told, "in_the_dark": found["same_in_the_dark"]}
 
 
 def _figure(found: Any, name: str = "share") -> dict[str, Any]:
@@ -64,12 +64,13 @@ def _figure(found: Any, name: str = "share") -> dict[str, Any]:
 
 
 def families(manifest: dict[str, Any] | None) -> dict[str, Any]:
-    """Which family of models plays which role: one that judges answers of its own prefers them."""
+    """Which family of models plays which role: one that judges answers of its own may prefer them."""
     if manifest is None:
         return {"shared": not_measured("the dataset does not say which models made it")}
     of = {role: family(about["reference"]) for role, about in manifest["models"].items()}
-    judging = {of[role] for role in of if role.startswith("judge")}
-    answering = {name for role, name in of.items() if not role.startswith("judge")}
+    panel = (manifest["recipe"]["judge"] or {}).get("panel", ())
+    judging = {of[role] for role in of if role in panel}
+    answering = {name for role, name in of.items() if role not in panel}
     shared = sorted(judging & answering)
     return {"by_role": of, "shared": shared, "roles": sorted(role for role, name in of.items() if name in shared)}
 

@@ -102,8 +102,6 @@ def _own(source: str) -> Pairs:
         rejected_model="rejected_model",
         split="split",
         label="label",
-        own="own_dialogue",
-        turn="turn",
         p_chosen="p_chosen",
     )
     space = preferences.of_manifest(manifest)
@@ -170,8 +168,6 @@ def _others(path: Path, columns: dict[str, str]) -> Pairs:
         pl.col("prompt", "wish").fill_null(""),
         split=pl.lit(None, pl.String),
         label=pl.lit(None, pl.String),
-        own=pl.lit(True),
-        turn=pl.lit(None, pl.Int32),
         p_chosen=pl.lit(None, pl.Float64),
     )
     whole = frame["chosen"].is_not_null() & frame["rejected"].is_not_null() & (frame["chosen"] != frame["rejected"])

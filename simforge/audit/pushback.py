@@ -70,6 +70,8 @@ def measure(source: str, manifest: dict[str, Any]) -> dict[str, Any]:
     about = manifest["models"].get("user")
     if about is None or manifest.get("fidelity") is None:
         return {"wrong": not_measured("no model played the people: they asked prompts of a list")}
+    if "text" in manifest.get("withheld", {}).get("personas", ()):
+        return {"wrong": not_measured("who the people are was withheld, so they cannot be played")}
     try:
         recipe = Recipe.model_validate(manifest["recipe"])
         script = Script.of(recipe, preferences.load(recipe.cast.space), manifest["seed"])
@@ -88,7 +90,7 @@ def _people(source: str, manifest: dict[str, Any]) -> list[Persona]:
         one = row["profile"]
         profile = Profile(one["space"], tuple(one["names"]), tuple(one["values"]), tuple(one["vector"]))
         traits = {name: row.get(name) for name in manifest["traits"]}
-        found.append(Persona(row["id"], row["index"], row.get("text") or "", traits, profile))
+        found.append(Persona(row["id"], row["index"], row["text"], traits, profile))
     return found
 
 

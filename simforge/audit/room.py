@@ -38,7 +38,7 @@ def measure(pairs: pl.DataFrame) -> dict[str, Any]:
     )
     share = {"shared_pairs": shared.height, "of": sides.select("dimension", "prompt", "a", "b").n_unique()}
     if shared.height < figures.FEW:
-        reason = f"{shared.height} pairs of answers were judged by more than one person"
+        reason = f"{shared.height or 'no'} pairs of answers were judged by more than one person"
         return {**share, **{name: not_measured(reason) for name in ("conflict", "ceiling", "minority")}}
     q, m = shared["q"].to_numpy(), shared["m"].to_numpy()
     prompts = shared["prompt"].to_list()

@@ -126,7 +126,7 @@ def _unchosen(manifest: dict[str, Any] | None) -> str:
         return "the dataset does not say how a judge decided"
     labels = manifest["recipe"]["labels"]
     if labels["by"] != "construction":
-        return "the labels are the judge's own"
+        return "the labels are not by construction"
     return "" if labels["verify"] == "none" else "the judge decided which comparisons became pairs (labels.verify)"
 
 

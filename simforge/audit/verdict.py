@@ -12,7 +12,7 @@ FAULT, DOUBT, GOOD = "fault", "doubt", "good"
 STRONG = 0.2
 "Bits a pair."
 TRACE, HARDLY = 0.01, 0.03
-"Bits a pair below which a few thousand pairs tell nothing from luck, and below which it is sure that there are none."
+"Bits a pair: less cannot be told from luck by a few thousand pairs; where less is sure, profiles decide nothing."
 GAP = 0.05
 "In accuracy, with the profile against without."
 SLACK = 0.05
@@ -166,14 +166,9 @@ def _dialogues(told: dict[str, Any], push_back: dict[str, Any]) -> Iterator[Said
         low, high = best["interval"]
         said = f"a classifier tells a user message from a human one with an AUC of {best['value']:.2f}"
         said += f" ({low:.2f} to {high:.2f}; 0.5 would be a coin)"
-        yield (
-            (GOOD, f"The users pass for people: {said}.")
-            if high <= REAL
-            else (
-                DOUBT,
-                f"The users can be told apart from people: {said}.",
-            )
-        )
+        passes = high <= REAL
+        what = "pass for people" if passes else "can be told apart from people"
+        yield (GOOD if passes else DOUBT), f"The users {what}: {said}."
     if "messages" in told:
         off = [name for name, one in told["style"].items() if measured(one) and not _human(one, name)]
         if off:
@@ -182,10 +177,8 @@ def _dialogues(told: dict[str, Any], push_back: dict[str, Any]) -> Iterator[Said
     guards = told.get("guards", {})
     for name, one in guards.items() if "not_measured" not in guards else ():
         if measured(one) and one["interval"][0] > 0.05:
-            yield (
-                DOUBT,
-                f"The guard {name.replace('_', ' ')} objects to {one['value']:.0%} of {one['n']} user messages.",
-            )
+            said = f"{one['value']:.0%} of {one['n']} user messages"
+            yield DOUBT, f"The guard {name.replace('_', ' ')} objects to {said}."
     endings = told.get("endings", {})
     broken = [endings[name]["value"] for name in ("broken_role", "loop", "guarded") if measured(endings.get(name, {}))]
     if sum(broken) > 0.1:

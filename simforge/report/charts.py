@@ -69,13 +69,25 @@ def _bits(axes: Any, audit: dict[str, Any], manifest: Manifest) -> bool:
 
 
 def _bars(axes: Any, rows: dict[str, Any], colour: str) -> None:
-    names = list(rows)
-    values = [one["value"] for one in rows.values()]
-    spans = [one.get("interval") or [one["value"]] * 2 for one in rows.values()]
-    errors = [[max(0.0, value - low) for value, (low, _) in zip(values, spans, strict=True)],
-              [max(0.0, high - value) for value, (_, high) in zip(values, spans, strict=True)]]  # fmt: skip
-    axes.barh(names, values, color=colour, xerr=errors, error_kw={"elinewidth": 1, "capsize": 2})
+    axes.barh(
+        list(rows),
+        [one["value"] for one in rows.values()],
+        color=colour,
+        xerr=_errors(list(rows.values())),
+        error_kw={"elinewidth": 1, "capsize": 2},
+    )
     axes.invert_yaxis()
+
+
+def _line(axes: Any, points: list[Any]) -> None:
+    values = [one["value"] for one in points]
+    axes.errorbar(range(len(points)), values, yerr=_errors(points), marker="o", color=PLAIN, capsize=3)
+
+
+def _errors(points: list[Any]) -> list[list[float]]:
+    """How far each interval reaches below and above its value."""
+    below = [max(0.0, one["value"] - one["interval"][0]) for one in points]
+    return [below, [max(0.0, one["interval"][1] - one["value"]) for one in points]]
 
 
 def _rules(axes: Any, audit: dict[str, Any], manifest: Manifest) -> bool:
@@ -128,12 +140,9 @@ def _disclosure(axes: Any, audit: dict[str, Any], manifest: Manifest) -> bool:
     turns = [one for one in told if measured(one)] if isinstance(told, list) else []
     if not turns:
         return False
-    values = [one["value"] for one in turns]
-    spans = [[value - one["interval"][0] for value, one in zip(values, turns, strict=True)],
-             [one["interval"][1] - value for value, one in zip(values, turns, strict=True)]]  # fmt: skip
-    axes.errorbar(range(1, len(turns) + 1), values, yerr=spans, marker="o", color=PLAIN, capsize=3)
+    _line(axes, turns)
     axes.set_ylim(0, 1)
-    axes.set_xticks(range(1, len(turns) + 1))
+    axes.set_xticks(range(len(turns)), [str(turn) for turn in range(1, len(turns) + 1)])
     axes.set_xlabel("turn")
     axes.set_ylabel("told about themselves")
     return True
@@ -180,10 +189,7 @@ def _length(axes: Any, audit: dict[str, Any], manifest: Manifest) -> bool:
     rows = [one for one in audit["shortcuts"]["length"].get("by_ratio", []) if measured(one)]
     if len(rows) < 2:
         return False
-    values = [one["value"] for one in rows]
-    spans = [[value - one["interval"][0] for value, one in zip(values, rows, strict=True)],
-             [one["interval"][1] - value for value, one in zip(values, rows, strict=True)]]  # fmt: skip
-    axes.errorbar(range(len(rows)), values, yerr=spans, marker="o", color=PLAIN, capsize=3)
+    _line(axes, rows)
     axes.axhspan(0.4, 0.7, color=GOOD, alpha=0.12)
     axes.axhline(audit["shortcuts"]["human"], color=INK, linewidth=0.8, linestyle=":")
     axes.set_xticks(range(len(rows)), [f"{one['times'][0]:.2f} to {one['times'][1]:.2f}" for one in rows])
