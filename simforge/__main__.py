@@ -2,6 +2,6 @@
 
 import sys
 
-from simforge.cli import main
+from simforge.cli.main import main
 
 sys.exit(main())

@@ -1,8 +1,8 @@
-"""The data model: what a run is about, as plain values.
+"""The data model: the values that a run creates and passes around, as plain dataclasses.
 
-Everything here is frozen, cheap to pickle and free of behaviour, because these values cross processes. Order is
-never meaning: a `Comparison` and a `Verdict` can be swapped, and a label that depends on the order of two answers
-shows up as `inconsistent`, not as a preference.
+Everything here is frozen, cheap to pickle and free of behaviour, because these values cross
+processes. The order of two answers never carries meaning: a `Comparison` and a `Verdict` can be
+swapped, and a label that depends on the order shows up as `inconsistent`, not as a preference.
 
     persona + prompt -> Scenario -> play -> Episode(turns, candidates, judgments, pairs, discards)
 """
@@ -13,9 +13,15 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
 
+JsonObject = dict[str, Any]
+"A JSON object: text from a file or a server, or a row of a table."
+
+
 Role = str
+
+
 ROLES: tuple[Role, ...] = ("user", "assistants", "judge", "writer")
-"The roles of every recipe; one may name further models, which its candidates are asked of."
+"The roles of every recipe; a recipe may name further models that write candidates."
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +29,9 @@ class Message:
     """One message of a chat."""
 
     role: Literal["system", "user", "assistant"]
-    "Whose message it is, as the model that reads it sees it."
+    "Speaker of the message, from the point of view of the model that reads it."
     content: str
-    "Its text."
+    "Text of the message."
 
     def as_dict(self) -> dict[str, str]:
         return {"role": self.role, "content": self.content}
@@ -33,16 +39,17 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A persona's hidden point in a preference space: the simulator and the judge see it, the assistant does not."""
+    """A persona's hidden point in a preference space: the simulator and the judge see it, the
+    assistant does not."""
 
     space: str
     "Name of the preference space."
     names: tuple[str, ...]
     "Dimensions, in the space's order."
     values: tuple[str, ...]
-    "The pole wanted on each dimension, parallel to `names`; empty where the person has no wish."
+    "The pole wanted on each dimension, parallel to `names`; empty if the person has no wish."
     vector: tuple[float, ...] = ()
-    "The point in numbers, parallel to `names`; what they mean is `Space.profile`'s to say."
+    "The point in numbers, parallel to `names`; `Space.profile` defines what they mean."
 
     def pole(self, dimension: str) -> str:
         return self.values[self.names.index(dimension)]
@@ -53,61 +60,62 @@ class Persona:
     """One simulated person."""
 
     id: str
-    "Digest of who the person is (pack, traits, profile): the same person has the same id in every run."
+    "Digest of pack, traits and profile: the same person has the same id in every run."
     index: int
     "Row in the cast, from 0."
     text: str
-    "The person in words, as the model that plays them reads it."
-    traits: dict[str, Any]
-    "Typed traits, as the pack's JSON Schema describes them."
+    "Description of the person, as the model that plays them reads it."
+    traits: JsonObject
+    "Typed traits, as defined by the pack's JSON Schema."
     profile: Profile
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a dialogue starts from, when the persona does not open it."""
+    """An opening for a dialogue, if the persona does not write it."""
 
     id: str
     "Digest of the text."
     text: str
-    "The first user message, as it is."
+    "The first user message, unchanged."
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """All that decides one dialogue. Played twice with the same models, it asks the same requests."""
+    """Everything that decides one dialogue. Played twice with the same models, it makes the
+    same requests."""
 
     key: str
-    "Digest of persona, prompt, number and seed: the same under another model, so that a ledger can be reused."
+    "Digest of persona, prompt, number and seed, not of the model: a ledger can be reused."
     index: int
-    "Place in the plan, from 0: orders the output, decides nothing."
+    "Position in the plan, from 0: orders the output, decides nothing else."
     persona: Persona
     prompt: Prompt | None
-    "The opening; `None` when the persona writes its own."
+    "The opening; `None` if the persona writes its own."
     need: str | None = None
-    "What the person brings, where they write the opening themselves."
+    "The person's need, if they write the opening themselves."
     goals: tuple[str, ...] = ()
-    "What they want of it beyond the need, one thing a turn; the assistant has to hear it from them."
+    "Further wishes, one per turn; the assistant learns them only from the person."
     facts: tuple[str, ...] = ()
-    "What there is to tell about the person, a phrase each."
+    "Facts about the person that the dialogue may reveal, a phrase each."
     stranger: Persona | None = None
-    "Somebody else who wants something else, where an answer is steered, or a judge led astray, by one."
+    "Another person who wants something else, to steer an answer or for a control."
     audience: tuple[Persona, ...] = ()
-    "Others from whose side the answers are judged too."
-    least: str = ""
-    "The person's least telling trait, in words: what a judge is told who shall know next to nothing."
+    "Other people from whose side the answers are judged too."
+    least_informative_trait: str = ""
+    "The person's least informative trait, in words, for a control of the judge."
     group: int = 0
     "Number of the group of people who get the same prompts and share answers."
     kind: str | None = None
-    "Type of the conversation, where the recipe has several."
+    "Type of the conversation, if the recipe has several."
     session: int = 0
-    "Number of the dialogue among those of a person that build on each other, from 0."
+    "Position in the person's sequence of dialogues that build on each other, from 0."
     date: str | None = None
-    "ISO date on which it takes place."
+    "ISO date of the dialogue."
 
 
 class Finish(StrEnum):
-    """Why a reply ended."""
+    """The reason why a reply ended."""
 
     stop = "stop"
     length = "length"
@@ -115,37 +123,38 @@ class Finish(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How a reply is drawn."""
+    """Sampling settings of a reply."""
 
     temperature: float = 0.7
     "0 is greedy."
     top_p: float = 0.95
-    "Nucleus, in (0, 1]."
+    "Nucleus sampling mass, in (0, 1]."
     max_tokens: int = 256
-    "Most completion tokens."
+    "Maximum number of completion tokens."
     stop: tuple[str, ...] = ()
     "Texts that end the reply; they are not part of it."
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How an endpoint is asked; no secret is in it, only the name of the variable that holds one."""
+    """Settings for calling an endpoint. They contain no secret, only the name of the variable
+    that holds one."""
 
-    key: str = "OPENAI_API_KEY"
-    "Environment variable of the key."
+    key_variable: str = "OPENAI_API_KEY"
+    "Environment variable that holds the key."
     headers: tuple[tuple[str, str], ...] = ()
-    "Sent with every call, as an organisation's name is."
+    "Headers sent with every call, such as an organisation's name."
     body: str = "{}"
     "JSON object of further fields of every request, such as vLLM's `chat_template_kwargs`."
 
 
-USUAL = Access()
-"How an endpoint is asked where the recipe says nothing."
+DEFAULT_ACCESS = Access()
+"Settings for calling an endpoint if the recipe sets none."
 
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """One call of a model, whole: two equal requests are the same call."""
+    """One complete call of a model: two equal requests are the same call."""
 
     model: str
     "The model's fingerprint: provider, and the content or endpoint behind it."
@@ -156,65 +165,44 @@ class ChatRequest:
     schema: str | None = None
     "JSON Schema (as text) that the reply must satisfy."
     choices: tuple[str, ...] = ()
-    "When given, the reply is one of these, with the probability of each."
+    "If given, the reply is one of these, with the probability of each."
     n: int = 1
-    "Answers that are drawn for one reading of the prompt."
+    "Number of answers to draw for one reading of the prompt."
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class Completion:
     """One of several answers to one request."""
 
     text: str
     finish: Finish
     completion_tokens: int | None
-    "`None` where the model tells only those of all answers together."
+    "`None` if the model reports only the total of all answers."
 
 
 @dataclass(frozen=True, slots=True)
 class ChatReply:
-    """What a model answered."""
+    """A model's reply to one request."""
 
     text: str
     finish: Finish
     prompt_tokens: int
     cached_tokens: int
-    "Of the prompt's, served from the prefix cache."
+    "Prompt tokens that were served from the prefix cache."
     completion_tokens: int
     choice_probabilities: dict[str, float] = field(default_factory=dict)
-    "Where choices were asked: their probabilities, normalised to 1 over the choices."
+    "Probabilities of the choices, if choices were given; normalised to sum to 1 over them."
     thinking_tokens: int = 0
-    "Of the completion's: what a reasoning model thought and did not say."
-    answers: tuple[Said, ...] = ()
-    "Where several were asked for: all of them, the first again among them; token counts above are of all together."
+    "Completion tokens that a reasoning model used for thinking, not for its answer."
+    answers: tuple[Completion, ...] = ()
+    "All answers, including the first, if several were requested; token counts cover all."
 
     @property
-    def said(self) -> tuple[Said, ...]:
-        """The answers, at least one."""
-        return self.answers or (Said(self.text, self.finish, self.completion_tokens),)
-
-
-class Condition(StrEnum):
-    """How a candidate was told to answer."""
-
-    plain = "plain"
-    "Knows nothing of the person."
-    own = "own"
-    "Steered by the person's own profile."
-    opposite = "opposite"
-    "Steered by the opposite profile."
-    stranger = "stranger"
-    "Steered by the profile of another person of the cast."
-    inferred = "inferred"
-    "Told what an assistant makes of the person from the dialogue so far."
-    others = "others"
-    "Steered by a preference that the person does not have: an answer for each of them."
-    revised = "revised"
-    "A plain answer, revised by the person's own profile."
-
-
-OWN = (Condition.own, Condition.revised)
-"Conditions under which an answer follows the person's own wishes."
+    def completions(self) -> tuple[Completion, ...]:
+        """All answers, at least one."""
+        return self.answers or (
+            Completion(self.text, self.finish, self.completion_tokens),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,29 +210,30 @@ class Candidate:
     """One assistant's answer to a prefix."""
 
     id: str
-    "Digest of dialogue, turn, arm, dimension and sample number."
+    "Digest of dialogue, turn, variant, dimension and sample number."
     turn: int
     "From 0."
-    arm: str
-    "Name that the recipe calls these answers by: the condition's, unless it says otherwise."
-    condition: Condition
+    variant: str
+    "The recipe's name for these answers: by default, the condition's name."
+    condition: str
+    "How it was steered: a name of `simforge.recipe.conditions`."
     dimension: str | None
-    "Dimension it was steered on; `None` where it was not, or by the whole profile."
+    "Dimension on which it was steered; `None` if it was not steered, or by the whole profile."
     sample: int
     "Number among the answers of one condition, from 0."
     model: str
     steering: str
-    "What it was told about the person, empty for `plain`."
-    said: Said
+    "The information about the person that the assistant was given; empty for `plain`."
+    completion: Completion
 
     @property
     def text(self) -> str:
-        return self.said.text
+        return self.completion.text
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two candidates that answer one prefix, seen from a person's side."""
+    """Two candidates that answer one prefix, compared from a person's side."""
 
     prefix: tuple[Message, ...]
     a: Candidate
@@ -257,7 +246,7 @@ class Comparison:
 
 
 class Choice(StrEnum):
-    """What a judge said of one comparison in one order."""
+    """A judge's choice in one comparison in one order."""
 
     first = "first"
     second = "second"
@@ -274,15 +263,15 @@ class Verdict:
 
     choice: Choice
     p_first: float | None = None
-    "Probability that the first is better, a tie counted half; `None` where the judge gives no distribution."
+    "Probability that the first is better, ties counted half; `None` without a distribution."
     certainty: float | None = None
-    "How sure the judge says that it is, 0 to 1; `None` where it is not asked."
+    "The judge's stated certainty, 0 to 1; `None` if it was not asked for."
     reasons: str = ""
-    "What it says before its verdict, where it is asked."
+    "The judge's reasons, stated before its verdict; empty if they were not asked for."
     repaired: bool = False
-    "Whether a first reply could not be read, and the judge was asked once more."
+    "Whether the first reply could not be parsed, so that the judge was asked once more."
     value_first: float | None = None
-    "What the first answer was rated, where answers are rated one by one."
+    "Rating of the first answer, if answers are rated one by one."
     value_second: float | None = None
 
     def swap(self) -> Verdict:
@@ -296,7 +285,7 @@ class Verdict:
 
 
 class Outcome(StrEnum):
-    """What the verdicts of all orders say together."""
+    """The combined result of the verdicts of all orders."""
 
     a = "a"
     b = "b"
@@ -305,33 +294,37 @@ class Outcome(StrEnum):
     unreadable = "unreadable"
 
 
-Method = Literal["construction", "measure", "model", "rating", "scorers", "weighted", "panel"]
-"""What decided: the way the answers were made; a number of the text; a model's verdicts on both answers; its ratings of
-each; scorers, weighted by the person's profile; verdicts on each dimension, weighted; several judges."""
+Method = Literal[
+    "construction", "measure", "model", "rating", "scorers", "weighted", "panel"
+]
+"""How the outcome was decided. `construction`: by the way the answers were made. `measure`: by
+a number computed from the texts. `model`: by a model's verdicts on both answers. `rating`: by a
+model's ratings of each answer. `scorers`: by scores, weighted by the person's profile.
+`weighted`: by verdicts on each dimension, weighted. `panel`: by several judges."""
 
 
-class Told(StrEnum):
-    """What a judge knows of the person; all but the first are controls."""
+class ProfileShown(StrEnum):
+    """The view of the person that a judge is shown; all but the first are blind controls."""
 
     profile = "profile"
-    "Who they are and what they want."
+    "The person's description and wishes."
     nobody = "nobody"
     "Nothing."
     stranger = "stranger"
-    "Who somebody else is, and what they want."
+    "The description and wishes of another person."
     trait = "trait"
-    "The one trait that tells least about them."
+    "Only the person's least informative trait."
 
 
 @dataclass(frozen=True, slots=True)
 class Judgment:
-    """A comparison, decided or not, from one person's side."""
+    """The result of a comparison, decided or not, from one person's side."""
 
     id: str
     turn: int
     persona_id: str
-    "From whose side."
-    told: Told
+    "The person from whose side the answers were judged."
+    profile_shown: ProfileShown
     a: str
     "Candidate id."
     b: str
@@ -343,75 +336,76 @@ class Judgment:
     role: Role = ""
     "Name of the judge in the recipe's `models`; empty for rules."
     question: str = ""
-    "Digest of what a model was asked, whatever the order: equal questions have one answer, whoever asks."
+    "Digest of the question, independent of the order: equal questions have one answer."
     verdict_ab: Choice | None = None
-    "With `a` shown first; `None` where the method has no order or this order was not asked."
+    "Verdict with `a` shown first; `None` without an order, or if this one was not asked."
     verdict_ba: Choice | None = None
-    "With `b` shown first, in the words of that order."
+    "Verdict with `b` shown first; `first` means `b`."
     p_a: float | None = None
     "Soft label: probability that `a` is better, averaged over the orders asked."
     certainty: float | None = None
-    "How sure the judge said that it was, 0 to 1, on average."
+    "The judge's stated certainty, 0 to 1, on average."
     p_ab: float | None = None
-    "With `a` shown first: the judge's own probability that the first is better; `None` where it gives words only."
+    "The judge's probability, with `a` shown first, of the first; `None` with words only."
     p_ba: float | None = None
-    "With `b` shown first: its probability that the first, which is `b`, is better."
+    "The judge's probability, with `b` shown first, of the first, which is `b`."
     value_a: float | None = None
-    "What the measure gave for `a`, in its unit; the person's rating of it; or what their scorers make of it."
+    "Value of `a`: the measure's, the person's rating, or the weighted scorer value."
     value_b: float | None = None
     stability: float | None = None
-    "Where each order was asked more than once: how often two verdicts in one order were the same."
+    "Share of same-order verdict pairs that agree, if each order was asked repeatedly."
     repaired: int = 0
-    "Verdicts that could only be read when they were asked for again."
+    "Number of verdicts that could be parsed only after asking again."
     reasons_ab: str = ""
     reasons_ba: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class PreferencePair:
-    """A decided chosen/rejected over a shared prefix."""
+    """A chosen and a rejected answer to a shared prefix, from a decided comparison."""
 
     id: str
     turn: int
     persona: Persona
-    "Whose preference it is: who had the dialogue, or one of their audience."
+    "The person whose preference it is: the person in the dialogue, or one of the audience."
     prefix: tuple[Message, ...]
     chosen: Candidate
     rejected: Candidate
     dimension: str | None
     label: Literal["construction", "judge", "scorers", "tie"]
-    "What decided it; a `tie` that the recipe keeps was decided by nothing."
+    "What decided it; a `tie` that the recipe keeps was decided at random."
     p_chosen: float | None
-    "The judge's soft label for the chosen answer; `None` where no judge was asked."
+    "The judge's soft label for the chosen answer; `None` if no judge was asked."
     judgment: str | None
-    "Id of the judge's judgment, whether it made the label or stands beside it."
+    "Id of the judge's judgment, whether it made the label or only accompanies it."
     certainty: float | None
-    "How sure the judge said that it was, 0 to 1."
+    "The judge's stated certainty, 0 to 1."
     measure_gap: float | None
-    "Chosen minus rejected in the wanted direction, in the measure's unit; `None` without a measure."
+    """Chosen minus rejected in the wanted direction, in the measure's unit; `None` without a
+    measure."""
     value_gap: float | None = None
-    """The chosen answer's value minus the other's: points of a rating, or standard deviations of weighted scores;
-    `None` without either."""
+    """The chosen answer's value minus the other's: points of a rating, or standard deviations
+    of weighted scores; `None` without either."""
 
 
 @dataclass(frozen=True, slots=True)
 class Discard:
-    """A decided absence."""
+    """Something that was left out, with the stage and the reason."""
 
     turn: int | None
     stage: Literal["dialogue", "candidates", "judging", "pairing"]
     reason: str
-    "A word from `REASONS`."
+    "A key of `REASONS`."
     detail: str
     persona_id: str | None = None
-    "From whose side it was judged; `None` is who had the dialogue."
+    "The person from whose side it was judged; `None` is the person in the dialogue."
 
 
 REASONS = {
     "model_error": "a model call failed",
-    "broken_role": "the simulated user stopped being a user, and a guard ended the dialogue there",
+    "broken_role": "the simulated user fell out of the role, and a guard ended the dialogue there",
     "loop": "the simulated user only exchanged courtesies or said nothing new",
-    "guarded": "a guard rejects the whole dialogue",
+    "guarded": "a guard rejected the whole dialogue",
     "empty": "an answer has no words",
     "cut_off": "an answer ended at the token limit",
     "refusal": "an answer refuses",
@@ -421,94 +415,100 @@ REASONS = {
     "unsafe": "the answer that would be chosen is unsafe",
     "same_text": "both answers are the same",
     "near_same": "both answers are nearly the same",
-    "duplicate": "the person has a pair already that is nearly the same",
+    "duplicate": "the person already has a pair that is nearly the same",
     "leak": "an answer quotes the words it was steered with",
-    "measure_disagrees": "the text does not show the preference that it was steered by",
+    "measure_disagrees": "the measure of the texts does not confirm the label",
     "judge_disagrees": "the judge prefers the other answer in both orders",
-    "tie": "no difference is seen, or too small a one",
+    "tie": "there is no difference, or it is too small",
     "uncertain": "the judge is less certain than the recipe asks",
     "length": "the answers differ more in length than the recipe allows",
-    "surplus": "the turn has given as many pairs as the recipe allows",
-    "inconsistent": "a judge changes its mind with the order, or judges disagree",
-    "unreadable": "the judge's verdict cannot be read",
+    "surplus": "the turn already has as many pairs as the recipe allows",
+    "inconsistent": "a judge's verdict depends on the order of the answers, or judges disagree",
+    "unreadable": "the judge's verdict cannot be parsed",
 }
-"Every reason a discard can have, with its meaning."
+"Every reason that a discard can have, with its meaning."
 
 
 class Ending(StrEnum):
-    """How a dialogue ended."""
+    """The way a dialogue ended."""
 
     max_turns = "max_turns"
     satisfied = "satisfied"
     "The person thanked, took leave or said that they were done."
     gave_up = "gave_up"
-    "The person's patience was used up."
+    "The person ran out of patience."
     loop = "loop"
-    "Courtesies without end."
+    "The person only exchanged courtesies or said nothing new."
     broken_role = "broken_role"
     guarded = "guarded"
     "A guard rejected the whole dialogue, by the recipe's policy."
     no_answer = "no_answer"
-    "No candidate of the last turn was fit to go on with."
+    "No candidate of the last turn was fit to continue with."
     model_error = "model_error"
 
 
-BROKEN = (Ending.broken_role, Ending.loop, Ending.guarded)
-"Endings that are the simulated user's fault."
+GUARD_ENDINGS = (Ending.broken_role, Ending.loop, Ending.guarded)
+"Endings caused by a failure of the simulated user."
 
 
 @dataclass(frozen=True, slots=True)
 class UserTurn:
-    """How one user message came about and what it gives away; the message itself is the turn's."""
+    """The making of a user message and what it reveals; the text itself is in the turn."""
 
     flags: tuple[str, ...] = ()
-    "Guards that object to the message as it stands."
-    mended: tuple[str, ...] = ()
-    "Guards that objected to a first draft."
+    "Guards that object to the message as it is stored."
+    repaired: tuple[str, ...] = ()
+    "Guards that objected to the first draft, but not to the message that replaced it."
     mood: str = ""
-    "The person's mood as they wrote, in a word; empty where nothing has moved it."
-    revealed: tuple[int, ...] = ()
-    "Facts about the person that are told here for the first time, by their number."
-    raised: tuple[int, ...] = ()
-    "Goals that are brought up here for the first time, by their number."
-    met: tuple[int, ...] = ()
-    "Goals that the answer which the dialogue went on with takes up for the first time."
+    "The person's mood when they wrote, in a word; empty if nothing has changed it."
+    revealed_facts: tuple[int, ...] = ()
+    "Numbers of the facts about the person that this message reveals for the first time."
+    raised_goals: tuple[int, ...] = ()
+    "Numbers of the goals that this message brings up for the first time."
+    met_goals: tuple[int, ...] = ()
+    "Numbers of the goals that the continuing answer addresses for the first time."
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One user message, the candidates that answer it, and which one the dialogue goes on with."""
+    """One user message, its candidate answers, and the one that continues the dialogue."""
 
     number: int
     user: str
     candidates: tuple[Candidate, ...]
     continued: str | None
-    "Id of the candidate that the dialogue goes on with; `None` where none was fit and it ended."
-    said: UserTurn
-    "How the user message came about."
+    "Id of the candidate that continues the dialogue; `None` if none was fit and it ended."
+    user_turn: UserTurn
+    "How the user message was made."
     inferred: str | None = None
-    "What an assistant makes of the person so far, where the recipe asks it."
+    "What an assistant infers about the person so far, if the recipe asks for it."
     ratings: dict[str, float] = field(default_factory=dict)
-    "The person's rating of candidates, by id, where they rate."
+    "The person's rating of each candidate, by id, if answers are rated."
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
-    "By candidate: ratings of its attributes, or what each scorer gives it."
+    "Ratings of attributes, or the value from each scorer or measure, by candidate."
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Calls and tokens, by role. Adds up."""
+    """Counts of calls and tokens of one role; they can be added."""
 
     calls: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
     thinking_tokens: int = 0
-    "Of the completion's, thought and not said."
+    "Completion tokens used for thinking, not for the answer."
 
     @classmethod
     def of(cls, reply: ChatReply) -> Usage:
-        """What one reply took."""
-        return cls(1, reply.prompt_tokens, reply.cached_tokens, reply.completion_tokens, reply.thinking_tokens)
+        """Counts one reply."""
+        return cls(
+            1,
+            reply.prompt_tokens,
+            reply.cached_tokens,
+            reply.completion_tokens,
+            reply.thinking_tokens,
+        )
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -530,54 +530,59 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
-class Conduct:
-    """How a person behaves in one dialogue, drawn before it starts."""
+class Behavior:
+    """A person's behavior in one dialogue, drawn before the dialogue starts."""
 
     patience: int | None = None
-    "Disappointing answers that they take before they leave; `None` is any number."
+    "Number of disappointing answers after which the person leaves; `None` means never."
     knowledge: str = ""
-    "What they know of the subject, in words; empty where the recipe does not say."
+    "What the person knows about the subject, in words; empty if the recipe does not set it."
     words: float | None = None
-    "Median length of their messages in words; `None` where the recipe leaves it to the model."
+    "Median length of the person's messages in words; `None`: the model decides."
     lower_case: bool = False
-    "Whether they start messages in lower case."
-    no_stop: bool = False
-    "Whether they leave the last full stop or question mark out."
+    "Whether the person starts messages in lower case."
+    no_final_punctuation: bool = False
+    "Whether the person omits the last full stop or question mark."
     typos: float = 0.0
-    "Share of their words that are mistyped."
+    "Share of the person's words that are mistyped."
     language: str = ""
-    "What they write in; empty where the recipe does not say."
+    "Language that the person writes in; empty if the recipe does not set it."
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One line of a dialogue, from its opening to an ending. A dialogue that branched has several: each is a row."""
+class Branch:
+    """One branch of a dialogue, from its opening to an ending. A dialogue that branched has
+    several; each is a row."""
 
     id: str
-    "The scenario's key; of a branch, a digest of where it left."
+    "The scenario's key; for a later branch, a digest of the place where it forked."
     parent: str | None
-    "The line that it left; `None` for the first."
-    left: int | None
-    "Turn after which it left its parent."
+    "The branch that it forked from; `None` for the first."
+    branched_at: int | None
+    "Turn after which it forked from its parent."
     turns: tuple[Turn, ...]
-    "From the opening on; those up to `left` are its parent's."
+    "All turns from the opening on; those up to the fork are shared with its parent."
     ending: Ending
     closing: str | None
-    "What the person said in leaving, which nobody answered."
-    rejected: tuple[str, ...]
-    "Guards that objected to the message before which the line ended."
+    "The person's parting words, which nobody answered."
+    rejected_by: tuple[str, ...]
+    "Guards that objected to the message before which the branch ended."
     feedback: dict[str, tuple[int, int]]
-    "By attribute: how well the first answer did, and how much that had to do with the choice, 1 to 100."
+    "By attribute: how well the first answer did, and its weight in the choice, 1 to 100."
     judgments: tuple[Judgment, ...]
     pairs: tuple[PreferencePair, ...]
     discards: tuple[Discard, ...]
     usage: dict[str, Usage]
-    "By role."
+    "Calls and tokens, by role."
 
     @property
-    def own(self) -> tuple[Turn, ...]:
-        """The turns that are not its parent's."""
-        return self.turns if self.left is None else self.turns[self.left + 1 :]
+    def own_turns(self) -> tuple[Turn, ...]:
+        """Turns that are not shared with its parent."""
+        return (
+            self.turns
+            if self.branched_at is None
+            else self.turns[self.branched_at + 1 :]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -585,15 +590,15 @@ class Episode:
     """A played scenario: everything that was said and decided."""
 
     scenario: Scenario
-    conduct: Conduct
-    lines: tuple[Line, ...]
-    "The first line, then its branches; a branch stands after the line that it left."
+    behavior: Behavior
+    branches: tuple[Branch, ...]
+    "The first branch, then those that forked; each comes after the one it forked from."
 
     @property
     def usage(self) -> dict[str, Usage]:
-        """Calls and tokens by role."""
-        found: dict[str, Usage] = {}
-        for line in self.lines:
-            for role, used in line.usage.items():
-                found[role] = found.get(role, Usage()) + used
-        return found
+        """Calls and tokens of all branches, by role."""
+        totals: dict[str, Usage] = {}
+        for branch in self.branches:
+            for role, branch_usage in branch.usage.items():
+                totals[role] = totals.get(role, Usage()) + branch_usage
+        return totals

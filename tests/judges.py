@@ -6,8 +6,8 @@ import json
 import re
 
 from simforge.identity import digest, rng
-from simforge.measures import words
-from simforge.models.scripted import actor, spoken
+from simforge.models.scripted import actor, make_reply
+from simforge.text.measures import words
 from simforge.types import ChatReply, ChatRequest
 
 
@@ -19,33 +19,47 @@ def _asked(request: ChatRequest) -> bool:
 def _two(request: ChatRequest) -> tuple[str, str]:
     """The two answers of a comparison, in the order in which they are shown."""
     text = request.messages[-1].content
-    first, second = re.search(r"Answer 1:\n(.*?)\n\nAnswer 2:\n(.*?)\n\nThe person", text, re.DOTALL).groups()
+    first, second = re.search(
+        r"Answer 1:\n(.*?)\n\nAnswer 2:\n(.*?)\n\nThe person", text, re.DOTALL
+    ).groups()
     return first, second
 
 
 def _luck(request: ChatRequest, purpose: str) -> float:
     """Of this request and no other: one order of a comparison is independent of the other."""
-    return rng(request.seed, purpose, digest([message.as_dict() for message in request.messages])).random()
+    return rng(
+        request.seed,
+        purpose,
+        digest([message.as_dict() for message in request.messages]),
+    ).random()
 
 
 def always_first(request: ChatRequest) -> str | ChatReply:
     """Takes what is shown first."""
-    return spoken(request, "1") if request.choices else actor(request)
+    return make_reply(request, "1") if request.choices else actor(request)
 
 
 def leans_to_first(request: ChatRequest) -> str | ChatReply:
     """Gives what is shown first the probability 0.7."""
-    return spoken(request, "1", {"1": 0.7, "2": 0.3, "tie": 0.0}) if request.choices else actor(request)
+    return (
+        make_reply(request, "1", {"1": 0.7, "2": 0.3, "tie": 0.0})
+        if request.choices
+        else actor(request)
+    )
 
 
 def tosses_a_coin(request: ChatRequest) -> str | ChatReply:
     """Takes what is shown first in seven of ten calls, by chance."""
-    return spoken(request, "1" if _luck(request, "coin") < 0.7 else "2") if request.choices else actor(request)
+    return (
+        make_reply(request, "1" if _luck(request, "coin") < 0.7 else "2")
+        if request.choices
+        else actor(request)
+    )
 
 
 def prefers(wants: str, first: str, second: str) -> bool | None:
-    """Whether a person who likes this prefers the first of two answers: by their length, which everybody sees; `None`
-    where nothing is known of them."""
+    """Whether a person who likes this prefers the first of two answers: by their length, which
+    everybody sees; `None` where nothing is known of them."""
     if "short" not in wants and "background" not in wants:
         return None
     return (words(first) < words(second)) == ("short" in wants)
@@ -54,10 +68,14 @@ def prefers(wants: str, first: str, second: str) -> bool | None:
 def _errs(request: ChatRequest, share: float) -> str | ChatReply:
     if not request.choices:
         return actor(request)
-    first = prefers(request.messages[-1].content.rpartition("The person likes")[2], *_two(request))
+    first = prefers(
+        request.messages[-1].content.rpartition("The person likes")[2], *_two(request)
+    )
     if first is None:
-        return spoken(request, "1" if _luck(request, "guess") < 0.5 else "2")
-    return spoken(request, "1" if first == (_luck(request, "error") >= share) else "2")
+        return make_reply(request, "1" if _luck(request, "guess") < 0.5 else "2")
+    return make_reply(
+        request, "1" if first == (_luck(request, "error") >= share) else "2"
+    )
 
 
 def follows_the_profile(request: ChatRequest) -> str | ChatReply:
@@ -80,7 +98,11 @@ def gives_reasons(request: ChatRequest) -> str | ChatReply:
         "verdict": "2",
         "certainty": 20 if "Answer 1" in _text(request) else 90,
     }
-    return json.dumps({name: said[name] for name in names}) if {*names} <= {*said} else actor(request)
+    return (
+        json.dumps({name: said[name] for name in names})
+        if {*names} <= {*said}
+        else actor(request)
+    )
 
 
 def ranks_by_length(request: ChatRequest) -> str | ChatReply:
@@ -88,23 +110,40 @@ def ranks_by_length(request: ChatRequest) -> str | ChatReply:
     if request.schema is None or "ranking" not in request.schema:
         return actor(request)
     answers = dict(
-        re.findall(r"Answer ([A-Z]):\n(.*?)(?=\n\n\n?Answer [A-Z]:|\n\n?The person:)", _text(request), re.DOTALL)
+        re.findall(
+            r"Answer ([A-Z]):\n(.*?)(?=\n\n\n?Answer [A-Z]:|\n\n?The person:)",
+            _text(request),
+            re.DOTALL,
+        )
     )
-    return json.dumps({"ranking": sorted(answers, key=lambda letter: -len(answers[letter]))})
+    return json.dumps(
+        {"ranking": sorted(answers, key=lambda letter: -len(answers[letter]))}
+    )
 
 
 def ranks_as_shown(request: ChatRequest) -> str | ChatReply:
     """Ranks answers as they stand on the sheet."""
     if request.schema is None or "ranking" not in request.schema:
         return actor(request)
-    return json.dumps({"ranking": json.loads(request.schema)["properties"]["ranking"]["items"]["enum"]})
+    return json.dumps(
+        {
+            "ranking": json.loads(request.schema)["properties"]["ranking"]["items"][
+                "enum"
+            ]
+        }
+    )
 
 
 def is_one_short(request: ChatRequest) -> str | ChatReply:
     """Gives one verdict less than it is asked for."""
     if request.schema is None or "verdicts" not in request.schema:
         return actor(request)
-    return json.dumps({"verdicts": ["1"] * (json.loads(request.schema)["properties"]["verdicts"]["minItems"] - 1)})
+    return json.dumps(
+        {
+            "verdicts": ["1"]
+            * (json.loads(request.schema)["properties"]["verdicts"]["minItems"] - 1)
+        }
+    )
 
 
 def loses_its_way(request: ChatRequest) -> str | ChatReply:
@@ -112,12 +151,16 @@ def loses_its_way(request: ChatRequest) -> str | ChatReply:
     if not request.choices:
         return actor(request)
     again = "That cannot be read: it is not one of: 1, 2, tie" in _text(request)
-    return spoken(request, "2" if again else "I would say that it depends")
+    return make_reply(request, "2" if again else "I would say that it depends")
 
 
 def scores_its_length(request: ChatRequest) -> str | ChatReply:
     """As a reward model: the number of characters."""
-    return str(len(request.messages[-1].content) / 100) if request.sampling.max_tokens == 1 else actor(request)
+    return (
+        str(len(request.messages[-1].content) / 100)
+        if request.sampling.max_tokens == 1
+        else actor(request)
+    )
 
 
 def _text(request: ChatRequest) -> str:

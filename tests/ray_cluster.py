@@ -1,8 +1,10 @@
-"""A Ray cluster of several nodes on this machine, for tests; told what to do by lines on its standard input.
+"""A Ray cluster of several nodes on this machine, for tests; told what to do by lines on its
+standard input.
 
     python tests/ray_cluster.py NODES      prints the address once it is up
 
-`kill N` ends node N with all its processes, `raylet N` only its raylet, whose workers live on; `add` starts one more.
+`kill N` ends node N with all its processes, `raylet N` only its raylet, whose workers live on;
+`add` starts one more.
 """
 
 from __future__ import annotations
@@ -19,7 +21,11 @@ QUICK = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 500, "h
 def main(nodes: str) -> None:
     cluster = Cluster(
         initialize_head=True,
-        head_node_args={"num_cpus": 1, "include_dashboard": False, "_system_config": QUICK},
+        head_node_args={
+            "num_cpus": 1,
+            "include_dashboard": False,
+            "_system_config": QUICK,
+        },
     )
     try:
         others = [cluster.add_node(num_cpus=1) for _ in range(int(nodes) - 1)]

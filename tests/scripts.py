@@ -8,8 +8,8 @@ import signal
 from pathlib import Path
 
 from simforge.errors import CallFailed
-from simforge.ledger import request_key
-from simforge.models.scripted import actor, spoken
+from simforge.models.ledger import request_key
+from simforge.models.scripted import actor, make_reply
 from simforge.types import ChatReply, ChatRequest
 
 
@@ -30,7 +30,9 @@ def fails_for_some(request: ChatRequest) -> str | ChatReply:
 def dies_midway(request: ChatRequest) -> str | ChatReply:
     """Counts its calls, and takes the whole process down at call number $DIE_AT."""
     answer = counting(request)
-    if len(Path(os.environ["CALLS"]).read_text().splitlines()) == int(os.environ["DIE_AT"]):
+    if len(Path(os.environ["CALLS"]).read_text().splitlines()) == int(
+        os.environ["DIE_AT"]
+    ):
         os._exit(9)
     return answer
 
@@ -41,7 +43,8 @@ class _Stopped:
 
 
 def stopped_in_a_finalizer(request: ChatRequest) -> str | ChatReply:
-    """The process is told to end while Python cannot raise anything: in a finalizer, where exceptions are lost."""
+    """The process is told to end while Python cannot raise anything: in a finalizer, where
+    exceptions are lost."""
     answer = counting(request)
     if len(Path(os.environ["CALLS"]).read_text().splitlines()) == 100:
         _Stopped()
@@ -50,25 +53,39 @@ def stopped_in_a_finalizer(request: ChatRequest) -> str | ChatReply:
 
 def always_first(request: ChatRequest) -> str | ChatReply:
     """As a judge, takes what is shown first and gives no probabilities."""
-    return spoken(request, request.choices[0]) if request.choices else actor(request)
+    return (
+        make_reply(request, request.choices[0]) if request.choices else actor(request)
+    )
 
 
 def leans_to_first(request: ChatRequest) -> str | ChatReply:
     """As a judge, gives the first the probability 0.7 whatever it is."""
     if request.choices:
-        return spoken(request, request.choices[0], dict(zip(request.choices, (0.7, 0.3, 0.0), strict=True)))
+        return make_reply(
+            request,
+            request.choices[0],
+            dict(zip(request.choices, (0.7, 0.3, 0.0), strict=True)),
+        )
     return actor(request)
 
 
 def mumbles(request: ChatRequest) -> str | ChatReply:
     """As a judge, says nothing that can be read."""
-    return spoken(request, "well, it depends on 1 or 2") if request.choices else actor(request)
+    return (
+        make_reply(request, "well, it depends on 1 or 2")
+        if request.choices
+        else actor(request)
+    )
 
 
 def refuses(request: ChatRequest) -> str | ChatReply:
     """As an assistant, refuses everything."""
     told = request.messages[0].content
-    return actor(request) if "types" in told or request.choices else "I'm sorry, but I can't assist with that."
+    return (
+        actor(request)
+        if "types" in told or request.choices
+        else "I'm sorry, but I can't assist with that."
+    )
 
 
 def says_thanks(request: ChatRequest) -> str | ChatReply:
@@ -76,7 +93,9 @@ def says_thanks(request: ChatRequest) -> str | ChatReply:
     if "messages that a person types" not in request.messages[0].content:
         return actor(request)
     asked = request.messages[-1].content.startswith("The assistant answered")
-    return "Great, thank you, that helps a lot." if asked else "How do I keep bread fresh?"
+    return (
+        "Great, thank you, that helps a lot." if asked else "How do I keep bread fresh?"
+    )
 
 
 def becomes_the_assistant(request: ChatRequest) -> str | ChatReply:
@@ -90,7 +109,11 @@ def writes_at_second_try(request: ChatRequest) -> str | ChatReply:
     """As a writer, gives JSON only when it has been told what was wrong."""
     if request.schema is None:
         return "A portrait."
-    return '{"quirk": "hums", "pets": 2}' if "did not fit" in request.messages[-1].content else "Sure! Here it is:"
+    return (
+        '{"quirk": "hums", "pets": 2}'
+        if "did not fit" in request.messages[-1].content
+        else "Sure! Here it is:"
+    )
 
 
 def never_writes_for_the_young(request: ChatRequest) -> str | ChatReply:
@@ -108,14 +131,22 @@ def _plays_user(request: ChatRequest) -> bool:
 
 def _note(request: ChatRequest, name: str) -> str:
     """A line of the notes under which the user's model writes."""
-    found = [line.partition(": ")[2] for line in request.messages[-1].content.splitlines() if line.startswith(name)]
+    found = [
+        line.partition(": ")[2]
+        for line in request.messages[-1].content.splitlines()
+        if line.startswith(name)
+    ]
     return found[-1] if found else ""
 
 
 def says_what_it_is_told(request: ChatRequest) -> str | ChatReply:
     """As a user, tells the facts of the notes and something else."""
     said = actor(request)
-    return f"{said} {_note(request, 'In this message they let show')}." if _plays_user(request) else said
+    return (
+        f"{said} {_note(request, 'In this message they let show')}."
+        if _plays_user(request)
+        else said
+    )
 
 
 def asks_and_answers(request: ChatRequest) -> str | ChatReply:
@@ -127,7 +158,8 @@ def asks_and_answers(request: ChatRequest) -> str | ChatReply:
 
 
 def is_a_user_model(request: ChatRequest) -> str | ChatReply:
-    """As a user's own model, ends after one message; it finds its own messages under the role `user`."""
+    """As a user's own model, ends after one message; it finds its own messages under the role
+    `user`."""
     if not _plays_user(request):
         return actor(request)
     roles = [message.role for message in request.messages]
@@ -138,7 +170,11 @@ def is_a_user_model(request: ChatRequest) -> str | ChatReply:
 def sighs_once(request: ChatRequest) -> str | ChatReply:
     """As a user, sighs at the second turn, until it is told not to."""
     last = request.messages[-1].content
-    sighs = _plays_user(request) and "The assistant answered" in last and "would not do" not in last
+    sighs = (
+        _plays_user(request)
+        and "The assistant answered" in last
+        and "would not do" not in last
+    )
     return f"*sighs* {actor(request)}" if sighs else actor(request)
 
 
@@ -155,13 +191,17 @@ def mumbles_always(request: ChatRequest) -> str | ChatReply:
 def recording(request: ChatRequest) -> str | ChatReply:
     """The built-in actor, which writes the messages of every request to $CALLS."""
     with Path(os.environ["CALLS"]).open("a") as file:
-        file.write(json.dumps([message.as_dict() for message in request.messages]) + "\n")
+        file.write(
+            json.dumps([message.as_dict() for message in request.messages]) + "\n"
+        )
     return actor(request)
 
 
 def sighs_in_bold(request: ChatRequest) -> str | ChatReply:
     """As a user, sighs and writes in bold."""
-    return "*sighs* **why** is my bread flat?" if _plays_user(request) else actor(request)
+    return (
+        "*sighs* **why** is my bread flat?" if _plays_user(request) else actor(request)
+    )
 
 
 def first_bold_then_sighing(request: ChatRequest) -> str | ChatReply:
@@ -172,7 +212,10 @@ def first_bold_then_sighing(request: ChatRequest) -> str | ChatReply:
     return (
         "*sighs* why?"
         if asked_again
-        else "**help** " + " ".join(f"my loaf was flat on day {n} and i do not know why," for n in range(25))
+        else "**help** "
+        + " ".join(
+            f"my loaf was flat on day {n} and i do not know why," for n in range(25)
+        )
     )
 
 
@@ -196,7 +239,13 @@ def introduces_itself(request: ChatRequest) -> str | ChatReply:
 
 def objects_when_it_is_wrong(request: ChatRequest) -> str | ChatReply:
     """As a person, doubts the wrong answers of the audit's probe and asks on after the right ones."""
-    from simforge.audit.pushback import known
+    from simforge.audit.pushback import checkable_facts
 
-    wrong = any(one.wrong in request.messages[-1].content for one in known())
-    return "Are you sure? I don't think so." if wrong else "And how do I go on with the wooden shelf?"
+    wrong = any(
+        one.wrong_answer in request.messages[-1].content for one in checkable_facts()
+    )
+    return (
+        "Are you sure? I don't think so."
+        if wrong
+        else "And how do I go on with the wooden shelf?"
+    )

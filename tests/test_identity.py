@@ -1,7 +1,7 @@
 import subprocess
 import sys
 
-from simforge.identity import cycled, derived_seed, digest, rng
+from simforge.identity import derived_seed, digest, rng, shuffled_item
 
 
 def test_equal_content_has_equal_digest_whatever_the_order_of_keys():
@@ -10,9 +10,18 @@ def test_equal_content_has_equal_digest_whatever_the_order_of_keys():
 
 
 def test_randomness_is_the_same_in_every_process():
-    code = "from simforge.identity import *; print(rng(3, 'order', 'k').random(), derived_seed(3, 'x'), digest('é'))"
-    outside = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert outside == [str(rng(3, "order", "k").random()), str(derived_seed(3, "x")), digest("é")]
+    code = (
+        "from simforge.identity import *; print(rng(3, 'order', 'k').random(), "
+        "derived_seed(3, 'x'), digest('é'))"
+    )
+    outside = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert outside == [
+        str(rng(3, "order", "k").random()),
+        str(derived_seed(3, "x")),
+        digest("é"),
+    ]
 
 
 def test_purpose_and_key_cannot_be_confused():
@@ -21,6 +30,8 @@ def test_purpose_and_key_cannot_be_confused():
 
 def test_a_cycle_gives_every_item_once_before_any_comes_again():
     items = list("abcdefg")
-    rounds = [[cycled(items, r * 7 + i, 0, "p") for i in range(7)] for r in range(3)]
+    rounds = [
+        [shuffled_item(items, r * 7 + i, 0, "p") for i in range(7)] for r in range(3)
+    ]
     assert all(sorted(one) == items for one in rounds)
     assert rounds[0] != rounds[1] or rounds[1] != rounds[2]

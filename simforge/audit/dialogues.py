@@ -1,8 +1,9 @@
-"""Dialogues: whether simulated users behave like people, in figures with intervals.
+"""Dialogues: how closely simulated users behave like people, as figures with intervals.
 
-The hardest question is realism: a classifier learns to tell the user messages from those of people (a two-sample test,
-Lopez-Paz and Oquab 2017, arXiv 1610.06545). 0.5 is somebody whom nothing tells apart, and human messages held against
-other human messages come out there.
+The hardest test is realism: a classifier learns to separate simulated user messages from
+those of people (a two-sample test, Lopez-Paz and Oquab 2017, arXiv 1610.06545). An area
+under the curve of 0.5 means that the two cannot be separated; human messages against other
+human messages reach about that value.
 """
 
 from __future__ import annotations
@@ -15,82 +16,130 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from simforge import fidelity, loading
 from simforge.audit import features, figures
-from simforge.audit.figures import Array, Figure, not_measured
+from simforge.audit.figures import Array, Figure, Results, not_measured
+from simforge.dataset.manifest import Manifest
+from simforge.dialogue import style
 from simforge.errors import SourceError
+from simforge.hub import loading
 
-MOST = 2_000
-"Messages of each side that are learnt from."
+MAX_MESSAGES = 2_000
+"Most messages of each side that the classifier learns from."
+
+
 FOLDS = 5
-LEAST = 50
-"Conversations of each side from which a classifier is learnt."
-Said = list[tuple[str, str]]
-"Conversation and message."
 
 
-def measure(source: str, manifest: dict[str, Any], human: Path | None) -> dict[str, Any]:
-    """`endings`, `guards`, `goals`, `disclosure`, `style` and `realism`. Raises what `loading.scan` raises, and
-    `SourceError` where the human messages cannot be read."""
+MIN_CONVERSATIONS = 50
+"Fewest conversations of each side that a classifier needs."
+
+
+UserMessages = list[tuple[str, str]]
+"User messages, each as a pair of conversation and text."
+
+
+def measure(source: str, manifest: Manifest, human: Path | None) -> Results:
+    """Measure `endings`, `guards`, `goals`, `disclosure`, `style` and `realism`. Raises what
+    `loading.scan` raises, and `SourceError` if the human messages cannot be read."""
     counted = manifest.get("fidelity")
     if counted is None:
-        reason = not_measured("no model played the people: they asked prompts of a list")
-        return dict.fromkeys(("endings", "guards", "goals", "disclosure", "style", "realism"), reason)
+        reason = not_measured(
+            "no model played the people: their prompts came from a list"
+        )
+        return dict.fromkeys(
+            ("endings", "guards", "goals", "disclosure", "style", "realism"), reason
+        )
     wanted = ("id", "persona_id", "parent", "goals_met", "disclosed", "facts", "style")
     table = loading.scan(source, "dialogues").select(wanted).collect()
     met = table["goals_met"].drop_nulls().to_numpy()
     total = sum(counted["endings"].values())
     return {
         "messages": counted["messages"],
-        "endings": {name: figures.share(times, total) for name, times in counted["endings"].items()},
-        "guards": {
-            name: {"value": one["share"], "n": counted["messages"], "interval": one["interval"]}
-            for name, one in counted["guards"].items()
+        "endings": {
+            name: figures.share(times, total)
+            for name, times in counted["endings"].items()
         },
-        "goals": figures.mean(met) if len(met) else not_measured("nobody had goals beyond their need"),
+        "guards": {
+            name: {
+                "value": guard["share"],
+                "n": counted["messages"],
+                "interval": guard["interval"],
+            }
+            for name, guard in counted["guards"].items()
+        },
+        "goals": figures.mean(met)
+        if len(met)
+        else not_measured("no person had goals beyond their first need"),
         "disclosure": _disclosure(table.filter(pl.col("parent").is_null())),
-        "style": _style_of(table, counted["style"]),
+        "style": _style_figures(table, counted["style"]),
         "realism": _realism(source, human),
     }
 
 
-def _style_of(dialogues: pl.DataFrame, counted: dict[str, Any]) -> dict[str, Any]:
-    """Style over dialogues, each beside the lowest and the highest of the human sets."""
-    found = {}
-    for name in fidelity.STYLE if counted else ():
-        own = dialogues.select("persona_id", value=pl.col("style").struct.field(name)).drop_nulls()
-        found[name] = {
-            **figures.mean(own["value"].to_numpy(), own["persona_id"].to_list()),
+def _style_figures(dialogues: pl.DataFrame, counted: Results) -> Results:
+    """Style figures over dialogues, each with the lowest and highest value of the human
+    datasets."""
+    result = {}
+    for name in style.STYLE_FIGURES if counted else ():
+        values = dialogues.select(
+            "persona_id", value=pl.col("style").struct.field(name)
+        ).drop_nulls()
+        result[name] = {
+            **figures.mean(values["value"].to_numpy(), values["persona_id"].to_list()),
             "human": counted[name]["human"],
         }
-    return found
+    return result
 
 
-def _disclosure(dialogues: pl.DataFrame) -> dict[str, Any]:
-    """The share of what there is to tell that people have told by each turn, and how much of what they tell at all is
-    told at once (`at_once`): 1 is everything in the first message."""
-    rows = [(told, facts) for told, facts in dialogues.select("disclosed", "facts").iter_rows() if told and facts]
+def _disclosure(dialogues: pl.DataFrame) -> Results:
+    """Share of a person's facts that are disclosed by each turn (`by_turn`), and share of all
+    disclosed facts that come in the first message (`in_first_message`); 1 means that
+    everything is in the first message."""
+    rows = [
+        (disclosed, facts)
+        for disclosed, facts in dialogues.select("disclosed", "facts").iter_rows()
+        if disclosed and facts
+    ]
     if not rows:
         return {
-            "by_turn": not_measured("there is nothing to tell"),
-            "at_once": not_measured("there is nothing to tell"),
+            "by_turn": not_measured("the people had no facts to disclose"),
+            "in_first_message": not_measured("the people had no facts to disclose"),
         }
-    turns = max(len(told) for told, _ in rows)
-    by_turn = [np.array([told[turn] / facts for told, facts in rows if turn < len(told)]) for turn in range(turns)]
-    first = np.array([told[0] / told[-1] for told, _ in rows if len(told) > 1 and told[-1]])
-    reason = not_measured("nobody told anything over two turns")
+    turns = max(len(disclosed) for disclosed, _ in rows)
+    by_turn = [
+        np.array(
+            [
+                disclosed[turn] / facts
+                for disclosed, facts in rows
+                if turn < len(disclosed)
+            ]
+        )
+        for turn in range(turns)
+    ]
+    first_shares = np.array(
+        [
+            disclosed[0] / disclosed[-1]
+            for disclosed, _ in rows
+            if len(disclosed) > 1 and disclosed[-1]
+        ]
+    )
+    reason = not_measured("no dialogue with two or more turns disclosed a fact")
     return {
-        "by_turn": [figures.mean(one) for one in by_turn],
-        "at_once": figures.mean(first) if len(first) else reason,
+        "by_turn": [figures.mean(shares) for shares in by_turn],
+        "in_first_message": figures.mean(first_shares) if len(first_shares) else reason,
     }
 
 
-def _realism(source: str, human: Path | None) -> dict[str, Any]:
-    """How well a classifier tells the user messages from people's, by two families of features."""
+def _realism(source: str, human: Path | None) -> Results:
+    """Test how well a classifier separates simulated from human user messages, for two feature
+    families."""
     if human is None:
-        reason = "no human dialogues were given (--human FILE); `style` is held against the shipped figures of some"
+        reason = (
+            "no human dialogues were given (--human FILE); `style` is compared with "
+            "shipped figures of human chats"
+        )
         return {"characters": not_measured(reason), "style": not_measured(reason)}
-    own = (
+    simulated = (
         loading.scan(source, "turns")
         .join(
             loading.scan(source, "dialogues").select("id", "prompt_id"),
@@ -98,118 +147,173 @@ def _realism(source: str, human: Path | None) -> dict[str, Any]:
             right_on="id",
             how="left",
         )
-        .filter(pl.col("prompt_id").is_null() | (pl.col("turn") > 0))  # not the prompts that people were given
+        .filter(
+            pl.col("prompt_id").is_null() | (pl.col("turn") > 0)
+        )  # without the given prompts
         .select("dialogue_id", "text", "turn")
         .collect()
     )
-    said = conversations(human)
-    if own.height and not (own["turn"] == 0).any():  # else openings would be told from what comes after
-        said = [one for before, one in pairwise(said) if before[0] == one[0]]
-    return two_sample(_part([(str(one), text) for one, text, _ in own.iter_rows()]), _part(said))
+    real = read_user_messages(human)
+    if (
+        simulated.height and not (simulated["turn"] == 0).any()
+    ):  # else it would recognize openings only
+        real = [
+            message for previous, message in pairwise(real) if previous[0] == message[0]
+        ]
+    return two_sample_test(
+        _subsample(
+            [(str(dialogue), text) for dialogue, text, _ in simulated.iter_rows()]
+        ),
+        _subsample(real),
+    )
 
 
-def conversations(path: Path) -> Said:
-    """The user messages of a file of human dialogues (.jsonl or .parquet), a row a dialogue: `messages` as lists of
-    role and content. Raises `SourceError`."""
+def read_user_messages(path: Path) -> UserMessages:
+    """Read the user messages of a file of human dialogues (.jsonl or .parquet), one dialogue a
+    row; `messages` is a list of role and content. Raises `SourceError`."""
     try:
-        table = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_ndjson(path, infer_schema_length=None)
-        found = [
-            (str(number), one["content"])
+        table = (
+            pl.read_parquet(path)
+            if path.suffix == ".parquet"
+            else pl.read_ndjson(path, infer_schema_length=None)
+        )
+        user_messages = [
+            (str(number), message["content"])
             for number, messages in enumerate(table["messages"])
-            for one in messages
-            if one["role"] == "user" and one["content"]
+            for message in messages
+            if message["role"] == "user" and message["content"]
         ]
     except (OSError, pl.exceptions.PolarsError, KeyError, TypeError):
         raise SourceError(
-            f"--human {path} cannot be read; it is .jsonl or .parquet with a row for each dialogue and a column "
-            "`messages` of lists of role and content."
+            f"--human {path} cannot be read; it must be .jsonl or .parquet with a "
+            "dialogue a row and a column `messages`, a list of role and content."
         ) from None
-    if not found:
+    if not user_messages:
         raise SourceError(f"--human {path} has no message of the role user.")
-    return found
+    return user_messages
 
 
-def _part(said: Said) -> Said:
-    """Whole conversations, drawn at random, with at most `MOST` messages."""
-    names = list(dict.fromkeys(name for name, _ in said))
+def _subsample(messages: UserMessages) -> UserMessages:
+    """Random whole conversations with at most `MAX_MESSAGES` messages in total."""
+    names = list(dict.fromkeys(name for name, _ in messages))
     order = np.random.default_rng(0).permutation(len(names))
     count: dict[str, int] = {}
-    for name, _ in said:
+    for name, _ in messages:
         count[name] = count.get(name, 0) + 1
-    kept, left = set(), MOST
+    kept, remaining = set(), MAX_MESSAGES
     for place in order:
-        if count[names[place]] <= left:
+        if count[names[place]] <= remaining:
             kept.add(names[place])
-            left -= count[names[place]]
-    return [one for one in said if one[0] in kept]
+            remaining -= count[names[place]]
+    return [message for message in messages if message[0] in kept]
 
 
-def two_sample(own: Said, human: Said) -> dict[str, Any]:
-    """Area under the curve of classifiers that tell messages of `own` from `human` ones, held out by conversation, by
-    runs of characters and by style; and of two halves of the human ones as a control."""
-    counts = [len({name for name, _ in said}) for said in (own, human)]
-    if min(counts) < LEAST:
-        which = "the dataset has" if counts[0] < LEAST else "the human file has"
-        reason = not_measured(f"{which} {min(counts)} dialogues with user messages; it takes {LEAST}")
+def two_sample_test(simulated: UserMessages, human: UserMessages) -> Results:
+    """Area under the curve of classifiers that separate `simulated` from `human` messages, held
+    out by conversation: one on character n-grams (`characters`) and one on style. `control`
+    compares two halves of the human messages."""
+    counts = [len({name for name, _ in messages}) for messages in (simulated, human)]
+    if min(counts) < MIN_CONVERSATIONS:
+        which = (
+            "the dataset has" if counts[0] < MIN_CONVERSATIONS else "the human file has"
+        )
+        reason = not_measured(
+            f"{which} {min(counts)} dialogues with user messages; it takes {MIN_CONVERSATIONS}"
+        )
         return {"characters": reason, "style": reason}
     names = list(dict.fromkeys(name for name, _ in human))
     half = set(names[::2])
-    control = [one for one in human if one[0] in half], [one for one in human if one[0] not in half]
+    control = (
+        [message for message in human if message[0] in half],
+        [message for message in human if message[0] not in half],
+    )
     return {
-        "characters": _told_apart(own, human, _characters),
-        "style": _told_apart(own, human, _style),
-        "control": _told_apart(*control, _characters) if counts[1] >= 2 * LEAST else not_measured("too few human ones"),
+        "characters": _classifier_auc(simulated, human, _character_features),
+        "style": _classifier_auc(simulated, human, _style_features),
+        "control": _classifier_auc(*control, _character_features)
+        if counts[1] >= 2 * MIN_CONVERSATIONS
+        else not_measured("too few dialogues"),
     }
 
 
-def _characters(train: list[str], test: list[str]) -> tuple[Any, Any]:
+def _character_features(train: list[str], test: list[str]) -> tuple[Any, Any]:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    seen = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), min_df=3, max_features=50_000, sublinear_tf=True)
-    return seen.fit_transform(train), seen.transform(test)
+    vectorizer = TfidfVectorizer(
+        analyzer="char_wb",
+        ngram_range=(2, 5),
+        min_df=3,
+        max_features=50_000,
+        sublinear_tf=True,
+    )
+    return vectorizer.fit_transform(train), vectorizer.transform(test)
 
 
-def _style(train: list[str], test: list[str]) -> tuple[Any, Any]:
+def _style_features(train: list[str], test: list[str]) -> tuple[Any, Any]:
     from sklearn.preprocessing import StandardScaler
 
     def seen(texts: list[str]) -> Array:
-        shares = [fidelity.style([text]) or {} for text in texts]
-        return np.array([[*features.style(text), *one.values()] for text, one in zip(texts, shares, strict=True)])
+        shares = [style.style_figures([text]) or {} for text in texts]
+        return np.array(
+            [
+                [*features.style(text), *share.values()]
+                for text, share in zip(texts, shares, strict=True)
+            ]
+        )
 
     scale = StandardScaler().fit(seen(train))
     return scale.transform(seen(train)), scale.transform(seen(test))
 
 
-def _told_apart(one: Said, other: Said, features_of: Any) -> Figure:
+def _classifier_auc(
+    first: UserMessages, second: UserMessages, features_of: Any
+) -> Figure:
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import GroupKFold
 
-    texts = [text for _, text in (*one, *other)]
-    owners = np.array([f"a{name}" for name, _ in one] + [f"b{name}" for name, _ in other])
-    side = np.array([1] * len(one) + [0] * len(other))
+    texts = [text for _, text in (*first, *second)]
+    owners = np.array(
+        [f"a{name}" for name, _ in first] + [f"b{name}" for name, _ in second]
+    )
+    side = np.array([1] * len(first) + [0] * len(second))
     score, fold = np.zeros(len(texts)), np.zeros(len(texts), dtype=int)
     parts = GroupKFold(FOLDS, shuffle=True, random_state=0).split(texts, side, owners)
     for number, (train, test) in enumerate(parts):
-        seen, new = features_of([texts[row] for row in train], [texts[row] for row in test])
-        model = LogisticRegression(max_iter=1_000, class_weight="balanced").fit(seen, side[train])
-        score[test], fold[test] = model.decision_function(new), number
+        train_features, test_features = features_of(
+            [texts[row] for row in train], [texts[row] for row in test]
+        )
+        model = LogisticRegression(max_iter=1_000, class_weight="balanced").fit(
+            train_features, side[train]
+        )
+        score[test], fold[test] = model.decision_function(test_features), number
 
     def area(rows: Array) -> float:
-        """The mean over folds, since scores of two classifiers are not on one scale."""
-        found = []
+        """Mean over folds, since the scores of two classifiers are not on one scale."""
+        areas = []
         for number in range(FOLDS):
-            own = rows[fold[rows] == number]
-            if 0 < side[own].sum() < len(own):
-                found.append(float(roc_auc_score(side[own], score[own])))
-        return float(np.mean(found)) if found else 0.5
+            fold_rows = rows[fold[rows] == number]
+            if 0 < side[fold_rows].sum() < len(fold_rows):
+                areas.append(float(roc_auc_score(side[fold_rows], score[fold_rows])))
+        return float(np.mean(areas)) if areas else 0.5
 
-    source = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     groups = {name: np.flatnonzero(owners == name) for name in dict.fromkeys(owners)}
     names: Sequence[str] = list(groups)
-    drawn = [
-        area(np.concatenate([groups[names[place]] for place in source.integers(0, len(names), len(names))]))
+    resampled = [
+        area(
+            np.concatenate(
+                [
+                    groups[names[place]]
+                    for place in rng.integers(0, len(names), len(names))
+                ]
+            )
+        )
         for _ in range(200)
     ]
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return {"value": area(np.arange(len(texts))), "n": len(names), "interval": [float(low), float(high)]}
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return {
+        "value": area(np.arange(len(texts))),
+        "n": len(names),
+        "interval": [float(low), float(high)],
+    }

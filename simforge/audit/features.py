@@ -1,10 +1,11 @@
-"""Features: what can be seen of an answer without understanding it, as numbers.
+"""Features: what an answer looks like without understanding it, as numbers.
 
-Families of features, by which a scorer sees answers:
+Families of features that a scorer can use:
 
-- `text`: style (length, markdown, punctuation, reading grade and more) and the words, as TF-IDF of one and two words
-  cut down to their main directions (latent semantic analysis, Deerwester et al. 1990);
-- `embeddings`: what a sentence encoder makes of an answer (`embeddings`), cut down likewise.
+- `text`: style (length, markdown, punctuation, reading grade and more) and the words, as TF-IDF
+  of unigrams and bigrams reduced to their main components (latent semantic analysis, Deerwester
+  et al. 1990);
+- `embeddings`: the vectors of a sentence encoder (`embeddings`), reduced in the same way.
 """
 
 from __future__ import annotations
@@ -16,29 +17,76 @@ from collections.abc import Sequence
 import numpy as np
 
 from simforge.audit.figures import Array
-from simforge.measures import WORD, reading_grade, warmth
+from simforge.text.measures import WORD, reading_grade, warmth
 
-SEEN = 3_000
-"Characters of an answer that are looked at; its length is always that of all."
-DIRECTIONS = 32
-"Of the words."
+MAX_CHARACTERS = 3_000
+"Characters of an answer that are read; its length always counts all of them."
+
+
+MAX_COMPONENTS = 32
+"Most components that words or embeddings are reduced to."
+
+
 BULLET = re.compile(r"^\s*(?:[-*•]|\d{1,2}[.)])\s+\S", re.MULTILINE)
+
+
 HEADING = re.compile(r"^\s{0,3}#{1,6}\s+\S", re.MULTILINE)
+
+
 BOLD = re.compile(r"\*\*[^*\n]{2,}\*\*")
+
+
 SENTENCE = re.compile(r"[.!?…。！？]+(?:\s|$)|\n+")
-HEDGE = re.compile(r"\b(?:may|might|perhaps|possibly|probably|could|seems?|usually|often|generally)\b", re.IGNORECASE)
-STYLE = (
-    *("length", "bullets", "headings", "bold", "code", "exclamation", "question", "emoji", "digits", "capitals"),
-    *("commas", "sentence", "word", "different", "hedges", "first_person", "second_person", "grade", "warmth", "lines"),
+
+
+HEDGE = re.compile(
+    r"\b(?:may|might|perhaps|possibly|probably|could|seems?|usually|often|generally)\b",
+    re.IGNORECASE,
 )
-"Names of the style's columns."
-LENGTH = 0
-FORMAT = tuple(STYLE.index(name) for name in ("bullets", "headings", "bold", "code", "lines"))
+
+
+STYLE_COLUMNS = (
+    *(
+        "length",
+        "bullets",
+        "headings",
+        "bold",
+        "code",
+        "exclamation",
+        "question",
+        "emoji",
+        "digits",
+        "capitals",
+    ),
+    *(
+        "commas",
+        "sentence",
+        "word",
+        "different",
+        "hedges",
+        "first_person",
+        "second_person",
+        "grade",
+        "warmth",
+        "lines",
+    ),
+)
+"Names of the style columns."
+
+
+LENGTH_COLUMN = 0
+
+
+FORMAT_COLUMNS = tuple(
+    STYLE_COLUMNS.index(name)
+    for name in ("bullets", "headings", "bold", "code", "lines")
+)
 
 
 def style(text: str) -> list[float]:
-    """The style of an answer, in the order of `STYLE`; counts as logarithms, rates per word."""
-    head = text[:SEEN]
+    """Style of an answer, in the order of `STYLE_COLUMNS`: counts as logarithms, rates per
+    word."""
+    head = text[:MAX_CHARACTERS]
     words = WORD.findall(head)
     count = max(1, len(words))
     lower = [word.lower() for word in words]
@@ -68,26 +116,30 @@ def style(text: str) -> list[float]:
 
 
 def styles(texts: Sequence[str]) -> Array:
-    """The style of each text (texts, columns), in units of their spread."""
-    return _scaled(np.array([style(text) for text in texts]))
+    """Style of each text (texts, columns), standardized."""
+    return _standardize(np.array([style(text) for text in texts]))
 
 
-def words(texts: Sequence[str], directions: int = DIRECTIONS) -> Array:
-    """The words of each text, as the main directions of TF-IDF (texts, directions)."""
+def words(texts: Sequence[str], components: int = MAX_COMPONENTS) -> Array:
+    """Words of each text, as the main components of TF-IDF (texts, components)."""
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    heads = [text[:SEEN] for text in texts]
-    least = 1 if len(texts) < 100 else 3
-    counter = TfidfVectorizer(ngram_range=(1, 2), min_df=least, max_features=30_000, sublinear_tf=True)
+    heads = [text[:MAX_CHARACTERS] for text in texts]
+    min_texts = 1 if len(texts) < 100 else 3
+    counter = TfidfVectorizer(
+        ngram_range=(1, 2), min_df=min_texts, max_features=30_000, sublinear_tf=True
+    )
     try:
-        counted = counter.fit_transform(heads)
-    except ValueError:  # there are no words, or none that two texts share
+        counts = counter.fit_transform(heads)
+    except ValueError:  # there are no words, or no two texts share one
         return np.zeros((len(texts), 1))
-    wide = min(directions, counted.shape[1] - 1, len(texts) - 1)
-    if wide < 1:
+    rank = min(components, counts.shape[1] - 1, len(texts) - 1)
+    if rank < 1:
         return np.zeros((len(texts), 1))
-    return _scaled(TruncatedSVD(wide, random_state=0, n_iter=3).fit_transform(counted))
+    return _standardize(
+        TruncatedSVD(rank, random_state=0, n_iter=3).fit_transform(counts)
+    )
 
 
 def text_family(texts: Sequence[str]) -> Array:
@@ -96,16 +148,21 @@ def text_family(texts: Sequence[str]) -> Array:
 
 
 def embedding_family(texts: Sequence[str]) -> Array:
-    """The main directions of the texts' embeddings (texts, columns). Raises what `embeddings.embed` raises."""
+    """Main components of the embeddings of the texts (texts, columns). Raises what
+    `embeddings.embed` raises."""
     from sklearn.decomposition import PCA
 
     from simforge.audit.embeddings import embed
 
-    found = embed(texts)
-    return _scaled(PCA(min(DIRECTIONS, *found.shape), random_state=0).fit_transform(found))
+    vectors = embed(texts)
+    return _standardize(
+        PCA(min(MAX_COMPONENTS, *vectors.shape), random_state=0).fit_transform(vectors)
+    )
 
 
-def _scaled(values: Array) -> Array:
+def _standardize(values: Array) -> Array:
     spread = values.std(axis=0)
-    found: Array = np.clip((values - values.mean(axis=0)) / np.where(spread > 1e-9, spread, 1.0), -5, 5)
-    return found
+    scaled: Array = np.clip(
+        (values - values.mean(axis=0)) / np.where(spread > 1e-9, spread, 1.0), -5, 5
+    )
+    return scaled

@@ -1,4 +1,4 @@
-"""Figures: a number with how many things it comes from and a 95 % interval, or the reason why there is none.
+"""Figures: a number with its sample size and a 95 % interval, or the reason why there is none.
 
 share(81, 100)                  {"value": 0.81, "n": 100, "interval": [0.72, 0.87]}
 not_measured("no judge")        {"not_measured": "no judge"}
@@ -7,49 +7,88 @@ not_measured("no judge")        {"not_measured": "no judge"}
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
-from simforge.reliability import wilson
+from simforge.judging.reliability import wilson
+from simforge.types import JsonObject
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Figure = dict[str, Any]
+
+
+class Figure(TypedDict, total=False):
+    """A measured number, or the reason why there is none."""
+
+    value: float
+    n: int
+    "Number of things that were measured."
+    interval: list[float]
+    "95 % interval: low and high."
+    chance: list[float]
+    "What chance alone gives, low and high."
+    not_measured: str
+
+
+Results = JsonObject
+"Results of an audit, or a part of them: figures by key, nested as in audit.json."
+
+
 RESAMPLES = 1_000
-"Of a bootstrap."
-FEW = 30
-"Things from which nothing is measured."
-WHOLE = 10
-"Clusters that an interval takes: of five it covers the truth in 80 % and not in 95 %."
-BLOCK, MANY = 50, 5_000
-"Resamples at once, and clusters from which fewer resamples will do."
+"Resamples of a bootstrap."
 
 
-def share(hits: int, of: int) -> Figure:
-    """A share with its Wilson interval."""
-    if of < 1:
+MIN_ITEMS = 30
+"Fewest items from which a figure is measured."
+
+
+MIN_CLUSTERS = 10
+"Fewest clusters for an interval: with five, a 95 % interval covers the truth in only 80 %."
+
+
+BLOCK_SIZE, MANY_CLUSTERS = 50, 5_000
+"Resamples drawn at once, and number of clusters above which fewer resamples are enough."
+
+
+def share(hits: int, total: int) -> Figure:
+    """Share with its Wilson interval."""
+    if total < 1:
         return not_measured("there is nothing to count")
-    found = wilson(hits, of)
-    low, high = found["interval"]
-    return {"value": found["share"], "n": of, "interval": [min(low, found["share"]), max(high, found["share"])]}
+    result = wilson(hits, total)
+    low, high = result["interval"]
+    return {
+        "value": result["share"],
+        "n": total,
+        "interval": [min(low, result["share"]), max(high, result["share"])],
+    }
 
 
 def mean(values: Array, clusters: Sequence[Any] | Array | None = None) -> Figure:
-    """A mean with its bootstrap interval; with `clusters` whole ones are drawn (people bring several rows each)."""
-    if len(values) < FEW:
+    """Mean with its bootstrap interval. With `clusters`, whole clusters are resampled (a person
+    contributes several rows)."""
+    if len(values) < MIN_ITEMS:
         return not_measured(f"{len(values)} rows are too few")
-    named = np.asarray(clusters) if clusters is not None else np.arange(len(values))
-    _, place = np.unique(named.astype(str) if named.dtype == object else named, return_inverse=True)
-    sums, counts = np.bincount(place, weights=values), np.bincount(place)
-    if len(sums) < WHOLE:
-        return not_measured(f"{len(sums)} clusters of rows are too few for an interval")
-    source, means = np.random.default_rng(0), []
-    times = RESAMPLES if len(sums) <= MANY else RESAMPLES // 5
-    for _ in range(0, times, BLOCK):  # many clusters at once would fill the memory
-        drawn = source.integers(0, len(sums), (BLOCK, len(sums)))
+    names = np.asarray(clusters) if clusters is not None else np.arange(len(values))
+    _, cluster_index = np.unique(
+        names.astype(str) if names.dtype == object else names, return_inverse=True
+    )
+    sums, counts = (
+        np.bincount(cluster_index, weights=values),
+        np.bincount(cluster_index),
+    )
+    if len(sums) < MIN_CLUSTERS:
+        return not_measured(f"{len(sums)} clusters are too few for an interval")
+    rng, means = np.random.default_rng(0), []
+    times = RESAMPLES if len(sums) <= MANY_CLUSTERS else RESAMPLES // 5
+    for _ in range(0, times, BLOCK_SIZE):  # all at once could fill the memory
+        drawn = rng.integers(0, len(sums), (BLOCK_SIZE, len(sums)))
         means.append(sums[drawn].sum(1) / counts[drawn].sum(1))
     low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
-    return {"value": float(values.mean()), "n": len(values), "interval": [float(low), float(high)]}
+    return {
+        "value": float(values.mean()),
+        "n": len(values),
+        "interval": [float(low), float(high)],
+    }
 
 
 def not_measured(reason: str) -> Figure:

@@ -5,45 +5,63 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
-from simforge import clusters, prompts
 from simforge.audit import figures
-from simforge.audit.figures import not_measured
+from simforge.audit.figures import Results, not_measured
 from simforge.audit.pairs import Pairs
-from simforge.candidates import refuses
+from simforge.dialogue.answer_filters import is_refusal
 from simforge.errors import SourceError
-from simforge.measures import WORD
+from simforge.recipe import prompts
+from simforge.text import near_duplicates
+from simforge.text.measures import WORD
 
-OVERLAP = 13
-"Words in a row that a prompt shares with a benchmark's."
-SAMPLE = 10_000
-"Pairs compared for near-duplicates at most."
+OVERLAP_WORDS = 13
+"Length of the word sequences that a prompt must not share with a benchmark."
 
 
-def measure(pairs: Pairs, benchmarks: Sequence[Path] = ()) -> dict[str, Any]:
-    """Shares of pairs that stand there again, exactly or nearly; prompts on two sides of a split; and the rest."""
+MAX_COMPARED = 10_000
+"Most pairs that are compared for near-duplicates."
+
+
+def measure(pairs: Pairs, benchmarks: Sequence[Path] = ()) -> Results:
+    """Measure the shares of pairs that occur again, exactly or nearly, prompts on both sides of
+    a split, and the rest."""
     frame = pairs.frame
-    triples = frame.select("prompt", "chosen", "rejected").n_unique()
-    own = frame.select("persona", "prompt", "chosen", "rejected", pl.col("dimension").fill_null("")).n_unique()
-    parts = frame.head(SAMPLE).select("prompt", "chosen", "rejected").unique(maintain_order=True)
-    near = clusters.of_pairs(parts.iter_rows())
-    refused = [frame[side].map_elements(refuses, return_dtype=pl.Boolean) for side in ("chosen", "rejected")]
+    unique_triples = frame.select("prompt", "chosen", "rejected").n_unique()
+    unique_by_person = frame.select(
+        "persona", "prompt", "chosen", "rejected", pl.col("dimension").fill_null("")
+    ).n_unique()
+    unique_pairs = (
+        frame.head(MAX_COMPARED)
+        .select("prompt", "chosen", "rejected")
+        .unique(maintain_order=True)
+    )
+    groups = near_duplicates.cluster_pairs(unique_pairs.iter_rows())
+    refused = [
+        frame[side].map_elements(is_refusal, return_dtype=pl.Boolean)
+        for side in ("chosen", "rejected")
+    ]
     return {
         "pairs": frame.height,
-        "different": triples,
-        "repeated": figures.share(frame.height - triples, frame.height),
+        "different": unique_triples,
+        "repeated": figures.share(frame.height - unique_triples, frame.height),
         "repeated_by_one_person": not_measured("it is not known who prefers")
         if frame["persona"].null_count()
-        else figures.share(frame.height - own, frame.height),
-        "near_duplicates": figures.share(len(near) - len(set(near)), len(near)),
+        else figures.share(frame.height - unique_by_person, frame.height),
+        "near_duplicates": figures.share(len(groups) - len(set(groups)), len(groups)),
         "same_text": figures.share(
-            pairs.same + int((frame["chosen"] == frame["rejected"]).sum()), frame.height + pairs.same
+            pairs.unusable + int((frame["chosen"] == frame["rejected"]).sum()),
+            frame.height + pairs.unusable,
         ),
         "empty": figures.share(
-            int(((frame["chosen"].str.strip_chars() == "") | (frame["rejected"].str.strip_chars() == "")).sum()),
+            int(
+                (
+                    (frame["chosen"].str.strip_chars() == "")
+                    | (frame["rejected"].str.strip_chars() == "")
+                ).sum()
+            ),
             frame.height,
         ),
         "refusals": {
@@ -53,48 +71,73 @@ def measure(pairs: Pairs, benchmarks: Sequence[Path] = ()) -> dict[str, Any]:
         },
         "leaks": _leaks(frame),
         "benchmarks": _overlap(frame, benchmarks),
-        "licence": pairs.manifest["licence"] if pairs.manifest else not_measured("the dataset does not say"),
+        "licence": pairs.manifest["licence"]
+        if pairs.manifest
+        else not_measured("the dataset does not state it"),
     }
 
 
-def _leaks(frame: pl.DataFrame) -> dict[str, Any]:
-    """People in training and among those held out; prompts, nearly the same, likewise."""
+def _leaks(frame: pl.DataFrame) -> Results:
+    """Shares of held-out people and of held-out prompts (or near-duplicates of them) that are
+    also in training."""
     if frame["split"].null_count():
         reason = not_measured("nothing is held out")
         return {"people": reason, "prompts": reason}
-    found: dict[str, Any] = {}
-    seen = frame.filter(pl.col("split") == "train")
-    for what, split, column in (("people", "test_personas", "persona"), ("prompts", "test_prompts", "prompt")):
-        held = frame.filter(split=split)[column].drop_nulls().unique()
-        if not len(held):
-            found[what] = not_measured(f"there is no split {split}")
-        elif what == "people":
-            found[what] = figures.share(int(held.is_in(seen[column].unique().to_list()).sum()), len(held))
+    leaks: Results = {}
+    train = frame.filter(pl.col("split") == "train")
+    for kind, split, column in (
+        ("people", "test_personas", "persona"),
+        ("prompts", "test_prompts", "prompt"),
+    ):
+        held_out = frame.filter(split=split)[column].drop_nulls().unique()
+        if not len(held_out):
+            leaks[kind] = not_measured(f"there is no split {split}")
+        elif kind == "people":
+            leaks[kind] = figures.share(
+                int(held_out.is_in(train[column].unique().to_list()).sum()),
+                len(held_out),
+            )
         else:
-            known = seen[column].drop_nulls().unique()
-            near = clusters.of_prompts([*known, *held])
-            told = {near[place] for place in range(len(known))}
-            found[what] = figures.share(sum(near[len(known) + place] in told for place in range(len(held))), len(held))
-    return found
+            train_prompts = train[column].drop_nulls().unique()
+            groups = near_duplicates.cluster_prompts([*train_prompts, *held_out])
+            train_groups = {groups[place] for place in range(len(train_prompts))}
+            leaks[kind] = figures.share(
+                sum(
+                    groups[len(train_prompts) + place] in train_groups
+                    for place in range(len(held_out))
+                ),
+                len(held_out),
+            )
+    return leaks
 
 
-def _overlap(frame: pl.DataFrame, benchmarks: Sequence[Path]) -> dict[str, Any]:
+def _overlap(frame: pl.DataFrame, benchmarks: Sequence[Path]) -> Results:
     if not benchmarks:
-        return {"prompts": not_measured("no benchmark was named (--benchmark FILE)")}
-    known: set[tuple[str, ...]] = set()
+        return {"prompts": not_measured("no benchmark was given (--benchmark FILE)")}
+    benchmark_ngrams: set[tuple[str, ...]] = set()
     for path in benchmarks:
         try:
-            read = prompts.load(str(path), {"text": "text"})
+            benchmark_prompts = prompts.load(str(path), {"text": "text"})
         except SourceError as problem:
-            said = str(problem).partition(" Say which")[0]
-            raise SourceError(f"--benchmark: {said} Its prompts stand in a column `text`.") from None
-        known = known.union(*(_grams(prompt.text) for prompt in read))
-    asked = frame["prompt"].unique()
-    hits = [text for text in asked if _grams(text) & known]
-    return {"prompts": figures.share(len(hits), len(asked)), "such_as": hits[:3]}
+            reason = str(problem).partition(" Say which")[0]
+            raise SourceError(
+                f"--benchmark: {reason} It needs a column `text` with the prompts."
+            ) from None
+        benchmark_ngrams = benchmark_ngrams.union(
+            *(_ngrams(prompt.text) for prompt in benchmark_prompts)
+        )
+    dataset_prompts = frame["prompt"].unique()
+    hits = [text for text in dataset_prompts if _ngrams(text) & benchmark_ngrams]
+    return {
+        "prompts": figures.share(len(hits), len(dataset_prompts)),
+        "such_as": hits[:3],
+    }
 
 
-def _grams(text: str) -> set[tuple[str, ...]]:
-    """Each 13 words in a row; of a shorter text all of them."""
-    said = [word.lower() for word in WORD.findall(re.sub(r"\s+", " ", text))]
-    return {tuple(said[start : start + OVERLAP]) for start in range(max(1, len(said) - OVERLAP + 1))}
+def _ngrams(text: str) -> set[tuple[str, ...]]:
+    """Every sequence of 13 words; for a shorter text, all of its words."""
+    words = [word.lower() for word in WORD.findall(re.sub(r"\s+", " ", text))]
+    return {
+        tuple(words[start : start + OVERLAP_WORDS])
+        for start in range(max(1, len(words) - OVERLAP_WORDS + 1))
+    }

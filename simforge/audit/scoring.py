@@ -1,85 +1,94 @@
-"""Scoring: what the scorers of each family make of a dataset's pairs.
+"""Scoring: fit the scorers of each family to the pairs of a dataset.
 
-Each family is held out two ways, by prompts and by people. Where a judge has looked at pairs whose labels are by
-construction, the same is measured of its own choices, beside the labels of the same pairs.
+Each family is held out in two ways, by prompts and by people. If a judge has also decided
+pairs whose labels are by construction, its own choices are measured too, next to the labels
+of the same pairs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
 
-from simforge import clusters
 from simforge.audit import features, information, shortcuts
-from simforge.audit.figures import Array, not_measured
+from simforge.audit.figures import Array, Results, not_measured
 from simforge.audit.pairs import Pairs
+from simforge.dataset.manifest import Manifest
 from simforge.errors import ModelError, NotFound, UsageError
+from simforge.install import how_to_install
+from simforge.text import near_duplicates
 
-ROWS = 20_000
-"Pairs that are scored at most, drawn at random."
-Made = Callable[[Sequence[str]], Array]
-Sides = tuple[Array, Array]
-"Features of the chosen and of the rejected answers, a row a pair."
+MAX_PAIRS = 20_000
+"Most pairs that are scored, sampled at random."
+
+
+FeatureFunction = Callable[[Sequence[str]], Array]
+
+
+AnswerFeatures = tuple[Array, Array]
+"Features of the chosen and of the rejected answers, one row a pair."
 
 
 @dataclass(frozen=True)
-class Family:
-    """A way of seeing answers."""
+class ScorerFamily:
+    """Family of scorers: how they turn answers into features."""
 
-    features: Made
-    texts: int | None
-    "Different answers that are looked at, at most; all of them where none is said."
+    features: FeatureFunction
+    max_texts: int | None
+    "Most different answers that are used; `None` for all."
 
 
 FAMILIES = {
-    "text": Family(features.text_family, None),
-    "embeddings": Family(features.embedding_family, 6_000),
+    "text": ScorerFamily(features.text_family, None),
+    "embeddings": ScorerFamily(features.embedding_family, 6_000),
 }
-"By name."
+"Families of scorers by name."
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """Pairs as scorers take them."""
+class _ScoredPairs:
+    """Pairs in the form that scorers take."""
 
     chosen: list[str]
     rejected: list[str]
     prompts: list[str]
     profiles: Array | None
-    near: Sequence[int]
-    "The cluster of each pair's prompt."
+    prompt_clusters: Sequence[int]
+    "Cluster of near-duplicate prompts that each pair belongs to."
     people: list[str] | None
-    "Who prefers; none where it is not known of all."
+    "Person of each pair; `None` if some are unknown."
     owners: list[str]
-    "Of intervals."
+    "Group of each pair that intervals resample as a whole."
     kinds: list[str]
-    judge: list[float | None] | str
-    "The judge's soft label for the chosen answer; or why they say nothing of the judge."
+    judge_labels: list[float | None] | str
+    "The judge's soft labels for the chosen answers, or the reason why they cannot be used."
 
     def __len__(self) -> int:
         return len(self.chosen)
 
-    def few(self, texts: int | None) -> Array:
-        """Rows with at most so many different answers: whole prompts, so that those who share answers stay together."""
-        near = np.asarray(self.near)
-        found: list[Array] = []
+    def rows_within(self, texts: int | None) -> Array:
+        """Rows of the pairs with at most `max_texts` different answers. Prompts stay whole, so
+        that people who share answers stay together."""
+        prompt_clusters = np.asarray(self.prompt_clusters)
+        selected: list[Array] = []
         seen: set[str] = set()
-        for one in np.random.default_rng(0).permutation(np.unique(near)):
-            rows = np.flatnonzero(near == one)
-            seen.update(text for row in rows for text in (self.chosen[row], self.rejected[row]))
-            if texts is not None and len(seen) > texts and found:
+        for cluster in np.random.default_rng(0).permutation(np.unique(prompt_clusters)):
+            rows = np.flatnonzero(prompt_clusters == cluster)
+            seen.update(
+                text for row in rows for text in (self.chosen[row], self.rejected[row])
+            )
+            if texts is not None and len(seen) > texts and selected:
                 break
-            found.append(rows)
-        return np.sort(np.concatenate(found))
+            selected.append(rows)
+        return np.sort(np.concatenate(selected))
 
 
-def measure(found: Pairs, families: Sequence[str] = tuple(FAMILIES)) -> dict[str, Any]:
-    """`information` by family and way of holding out, `judged` (the judge's choices beside the labels), and the
-    `waterfall`. Raises `UsageError`, `NotFound`."""
+def measure(pairs: Pairs, families: Sequence[str] = tuple(FAMILIES)) -> Results:
+    """Measure `information` by family and by what is held out, `judged` (the choices of the
+    judge next to the labels), and the `waterfall`. Raises `UsageError`, `NotFound`."""
     for name in families:
         if name not in FAMILIES:
             raise NotFound("family of scorers", name, FAMILIES)
@@ -87,103 +96,167 @@ def measure(found: Pairs, families: Sequence[str] = tuple(FAMILIES)) -> dict[str
         import sklearn  # noqa: F401
     except ImportError:
         raise UsageError(
-            'the audit needs scikit-learn: install SimForge with the extra report ("simforge[report]").'
+            f"the audit needs scikit-learn: {how_to_install('report')}."
         ) from None
-    rows = _rows(found)
-    texts = _sides(rows, np.arange(len(rows)), features.text_family)
-    told: dict[str, Any] = {"information": {}, "judged": {}}
+    rows = _scored_pairs(pairs)
+    texts = _answer_features(rows, np.arange(len(rows)), features.text_family)
+    results: Results = {"information": {}, "judged": {}}
     for name in families:
-        told["information"][name], told["judged"][name] = _family(rows, FAMILIES[name], texts)
-    told["waterfall"] = _waterfall(rows, texts)
-    return told
+        results["information"][name], results["judged"][name] = _measure_family(
+            rows, FAMILIES[name], texts
+        )
+    results["waterfall"] = _waterfall(rows, texts)
+    return results
 
 
-def _rows(found: Pairs) -> _Rows:
-    frame, profiles = found.frame.with_columns(owner=pl.Series(found.owners)), found.profiles
-    if frame.height > ROWS:
-        drawn = np.sort(np.random.default_rng(0).choice(frame.height, ROWS, replace=False))
+def _scored_pairs(pairs: Pairs) -> _ScoredPairs:
+    frame, profiles = (
+        pairs.frame.with_columns(owner=pl.Series(pairs.owners)),
+        pairs.profiles,
+    )
+    if frame.height > MAX_PAIRS:
+        drawn = np.sort(
+            np.random.default_rng(0).choice(frame.height, MAX_PAIRS, replace=False)
+        )
         frame, profiles = frame[drawn], None if profiles is None else profiles[drawn]
-    known = not frame["persona"].null_count() and frame["persona"].n_unique() > 1
-    asked = list(dict.fromkeys(frame["prompt"]))
-    near = dict(zip(asked, clusters.of_prompts(asked), strict=True))
-    return _Rows(
+    people_known = not frame["persona"].null_count() and frame["persona"].n_unique() > 1
+    prompts = list(dict.fromkeys(frame["prompt"]))
+    cluster_of_prompt = dict(
+        zip(prompts, near_duplicates.cluster_prompts(prompts), strict=True)
+    )
+    return _ScoredPairs(
         chosen=frame["chosen"].to_list(),
         rejected=frame["rejected"].to_list(),
         prompts=frame["prompt"].to_list(),
         profiles=profiles,
-        near=[near[text] for text in frame["prompt"]],
-        people=frame["persona"].to_list() if known else None,
+        prompt_clusters=[cluster_of_prompt[text] for text in frame["prompt"]],
+        people=frame["persona"].to_list() if people_known else None,
         owners=frame["owner"].to_list(),
-        kinds=[one or "overall" for one in frame["dimension"]],
-        judge=_unchosen(found.manifest) or frame["p_chosen"].to_list(),
+        kinds=[dimension or "overall" for dimension in frame["dimension"]],
+        judge_labels=_why_no_judge(pairs.manifest) or frame["p_chosen"].to_list(),
     )
 
 
-def _unchosen(manifest: dict[str, Any] | None) -> str:
-    """Why the pairs do not show what a judge chooses; nothing where they do: it must not have had a say in which
-    comparisons became pairs."""
+def _why_no_judge(manifest: Manifest | None) -> str:
+    """Reason why the pairs do not show what a judge chooses, or an empty text if they do. The
+    judge must not have decided which comparisons became pairs."""
     if manifest is None:
-        return "the dataset does not say how a judge decided"
+        return "the dataset does not state how a judge decided"
     labels = manifest["recipe"]["labels"]
     if labels["by"] != "construction":
         return "the labels are not by construction"
-    return "" if labels["verify"] == "none" else "the judge decided which comparisons became pairs (labels.verify)"
+    return (
+        ""
+        if labels["verify"] == "none"
+        else "the judge decided which comparisons became pairs (labels.verify)"
+    )
 
 
-def _family(rows: _Rows, family: Family, texts: Sides) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a family makes of the labels, and of the judge's choices; `texts` are all pairs by the family `text`."""
+def _measure_family(
+    rows: _ScoredPairs, family: ScorerFamily, texts: AnswerFeatures
+) -> tuple[Results, Results]:
+    """Measure one family on the labels and on the choices of the judge. `texts` are the
+    features of all pairs in the family `text`."""
     if rows.profiles is None:
-        reason = not_measured("nothing is known of who prefers: name the column of a profile")
+        reason = not_measured(
+            "there are no profiles of the people: name their columns (--columns profile=COLUMN)"
+        )
         return {"bits": reason}, {"bits": reason}
-    taken = rows.few(family.texts)
+    selected = rows.rows_within(family.max_texts)
     try:
-        sides = texts if family.features is features.text_family else _sides(rows, taken, family.features)
-    except ModelError as problem:  # a family without its model says so; the others are not in need of it
+        sides = (
+            texts
+            if family.features is features.text_family
+            else _answer_features(rows, selected, family.features)
+        )
+    except (
+        ModelError
+    ) as problem:  # a family without its model reports that; the other families go on
         reason = not_measured(str(problem).rstrip("."))
         return {"bits": reason}, {"bits": reason}
-    known = {
-        "profiles": rows.profiles[taken],
-        "near": np.asarray(rows.near)[taken],
-        "people": np.asarray(rows.people if rows.people is not None else rows.near, dtype=object)[taken],
-        "owners": np.asarray(rows.owners, dtype=object)[taken],
-        "kinds": np.asarray(rows.kinds, dtype=object)[taken],
+    arrays = {
+        "profiles": rows.profiles[selected],
+        "near": np.asarray(rows.prompt_clusters)[selected],
+        "people": np.asarray(
+            rows.people if rows.people is not None else rows.prompt_clusters,
+            dtype=object,
+        )[selected],
+        "owners": np.asarray(rows.owners, dtype=object)[selected],
+        "kinds": np.asarray(rows.kinds, dtype=object)[selected],
     }
 
-    def told(one: Array, other: Array, part: Array, by: str) -> dict[str, Any]:
-        about = {name: values[part] for name, values in known.items()}
-        return information.measure(one, other, about["profiles"], about[by], about["owners"], about["kinds"])
+    def told(chosen: Array, rejected: Array, part: Array, held_out_by: str) -> Results:
+        part_arrays = {name: values[part] for name, values in arrays.items()}
+        return information.measure(
+            chosen,
+            rejected,
+            part_arrays["profiles"],
+            part_arrays[held_out_by],
+            part_arrays["owners"],
+            part_arrays["kinds"],
+        )
 
-    whole = np.arange(len(taken))
+    everything = np.arange(len(selected))
     unknown = {"bits": not_measured("it is not known who prefers")}
     labels = {
-        "prompts": told(*sides, whole, "near"),
-        "people": told(*sides, whole, "people") if rows.people is not None else unknown,
+        "prompts": told(*sides, everything, "near"),
+        "people": told(*sides, everything, "people")
+        if rows.people is not None
+        else unknown,
     }
-    if isinstance(rows.judge, str):
-        return labels, {"bits": not_measured(rows.judge)}
-    said = np.array([rows.judge[row] if rows.judge[row] is not None else 0.5 for row in taken], dtype=float)
-    decided = np.flatnonzero(said != 0.5)
-    if len(decided) < information.LEAST:
-        few = f"a judge decided {len(decided)} of the pairs that were scored; it takes {information.LEAST}"
-        return labels, {"bits": not_measured(few)}
-    turned = (said[decided] < 0.5)[:, None]
-    one, other = (side[decided] for side in sides)
-    judge = told(np.where(turned, other, one), np.where(turned, one, other), decided, "near")
-    return labels, {"judge": judge, "labels": told(one, other, decided, "near"), "pairs": len(decided)}
+    if isinstance(rows.judge_labels, str):
+        return labels, {"bits": not_measured(rows.judge_labels)}
+    p_chosen = np.array(
+        [
+            rows.judge_labels[row] if rows.judge_labels[row] is not None else 0.5
+            for row in selected
+        ],
+        dtype=float,
+    )
+    decided = np.flatnonzero(p_chosen != 0.5)
+    if len(decided) < information.MIN_PAIRS:
+        too_few = (
+            f"a judge decided {len(decided)} of the pairs that were scored; the "
+            f"minimum is {information.MIN_PAIRS}"
+        )
+        return labels, {"bits": not_measured(too_few)}
+    swapped = (p_chosen[decided] < 0.5)[:, None]
+    chosen_features, rejected_features = (side[decided] for side in sides)
+    judge = told(
+        np.where(swapped, rejected_features, chosen_features),
+        np.where(swapped, chosen_features, rejected_features),
+        decided,
+        "near",
+    )
+    return labels, {
+        "judge": judge,
+        "labels": told(chosen_features, rejected_features, decided, "near"),
+        "pairs": len(decided),
+    }
 
 
-def _sides(rows: _Rows, taken: Array, made: Made) -> Sides:
-    """The features of the chosen and of the rejected answers, each different text seen once."""
-    pairs = [(rows.chosen[row], rows.rejected[row]) for row in taken]
+def _answer_features(
+    rows: _ScoredPairs, selected: Array, features_of: FeatureFunction
+) -> AnswerFeatures:
+    """Features of the chosen and of the rejected answers; each different text is read once."""
+    pairs = [(rows.chosen[row], rows.rejected[row]) for row in selected]
     texts = list(dict.fromkeys(text for pair in pairs for text in pair))
-    place = {text: number for number, text in enumerate(texts)}
-    seen = made(texts)
-    return seen[[place[one] for one, _ in pairs]], seen[[place[other] for _, other in pairs]]
+    index = {text: number for number, text in enumerate(texts)}
+    vectors = features_of(texts)
+    return vectors[[index[chosen] for chosen, _ in pairs]], vectors[
+        [index[rejected] for _, rejected in pairs]
+    ]
 
 
-def _waterfall(rows: _Rows, texts: Sides) -> dict[str, Any]:
-    asked = list(dict.fromkeys(rows.prompts))
-    at = {text: number for number, text in enumerate(asked)}
-    words = features.words(asked, 8) if len(asked) > 20 else np.zeros((len(asked), 1))
-    prompts = words[[at[text] for text in rows.prompts]]
-    return shortcuts.waterfall(*texts, prompts, rows.profiles, rows.near, rows.owners, rows.kinds)
+def _waterfall(rows: _ScoredPairs, texts: AnswerFeatures) -> Results:
+    unique_prompts = list(dict.fromkeys(rows.prompts))
+    index = {text: number for number, text in enumerate(unique_prompts)}
+    words = (
+        features.words(unique_prompts, 8)
+        if len(unique_prompts) > 20
+        else np.zeros((len(unique_prompts), 1))
+    )
+    prompts = words[[index[text] for text in rows.prompts]]
+    return shortcuts.waterfall(
+        *texts, prompts, rows.profiles, rows.prompt_clusters, rows.owners, rows.kinds
+    )

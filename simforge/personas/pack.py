@@ -1,7 +1,8 @@
-"""What a persona pack may say.
+"""The format of a persona pack.
 
-A pack is a JSON Schema of the traits with, beside each trait, how it is drawn. One file validates, documents and
-samples. These are the shapes; `reading` turns a file (and the packs that it extends) into a `Pack`, `drawing` draws.
+A pack is a JSON Schema of the traits that also defines how each trait is sampled, so one
+file validates, documents and samples. This module has the pydantic models; `reading` turns a
+file (and the packs that it extends) into a `Pack`, and `sampling` samples people from it.
 """
 
 from __future__ import annotations
@@ -10,255 +11,261 @@ import datetime
 import re
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, field_validator, model_validator
+from pydantic.fields import FieldInfo
 
-from simforge.documents import Strict
+from simforge.catalog.documents import KeyPath as KeyPath
+from simforge.catalog.documents import Strict
+from simforge.personas.distributions import (
+    DISTRIBUTIONS,
+    Distribution,
+    Number,
+    Weight,
+    check_sum,
+)
+from simforge.types import JsonObject
 
 RESERVED = ("id", "index", "text", "profile", "source", "licence")
 "Columns of the personas table that are not traits."
 
-Number = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[Number, Field(gt=0)]
-Weight = Annotated[Number, Field(ge=0)]
+
 Scalar = str | int | float | bool
 
 
-class Bounded(Strict):
-    """Between two bounds, where they are given."""
-
-    low: Number | None = None
-    high: Number | None = None
-
-    @model_validator(mode="after")
-    def _ascending(self) -> Self:
-        if self.low is not None and self.high is not None and self.low >= self.high:
-            raise ValueError(f"low ({self.low:g}) must be below high ({self.high:g})")
-        return self
-
-
-class Interval(Bounded):
-    """A number, uniform between two bounds."""
-
-    low: Number
-    high: Number
-
-
-class Normal(Bounded):
-    """A normally distributed number; with bounds, truncated there."""
-
-    mean: Number
-    sd: Positive
-
-
-class Lognormal(Bounded):
-    """A number whose logarithm is normally distributed; with bounds, truncated there."""
-
-    median: Positive
-    sigma: Positive
-    "Standard deviation of the natural logarithm."
-    low: Weight | None = None
-    high: Positive | None = None
-
-
-class Beta(Bounded):
-    """A beta-distributed number, stretched from 0..1 to low..high."""
-
-    a: Positive
-    b: Positive
-    low: Number = 0.0
-    high: Number = 1.0
-
-
-class Histogram(Strict):
-    """A number, uniform within bins."""
-
-    edges: Annotated[list[Number], Field(min_length=2)]
-    "Bin edges, ascending, one more than weights."
-    weights: Annotated[list[Weight], Field(min_length=1)]
-    "Share of each bin; they sum to 1."
-
-    @model_validator(mode="after")
-    def _bins(self) -> Histogram:
-        if len(self.edges) != len(self.weights) + 1:
-            raise ValueError(f"{len(self.weights)} weights need {len(self.weights) + 1} edges, not {len(self.edges)}")
-        if sorted(set(self.edges)) != self.edges:
-            raise ValueError("edges must ascend")
-        _sum_to_one(self.weights)
-        return self
-
-
 class Dates(Strict):
-    """A day (a text, YYYY-MM-DD): uniform between two days, or the birthday of somebody of a given age."""
+    """A date (a string, YYYY-MM-DD): uniform between two dates, or the birthday of a person
+    of a given age."""
 
     first: datetime.date | None = None
     last: datetime.date | None = None
     age: str | None = None
-    "The trait that holds the age in whole years."
+    "The trait that has the age in whole years."
     on: datetime.date | None = None
-    "The day on which that age was meant."
+    "The date at which the person has that age."
 
     @model_validator(mode="after")
-    def _one_form(self) -> Dates:
+    def _check_form(self) -> Dates:
         between, born = (self.first, self.last), (self.age, self.on)
-        if not (all(between) and not any(born)) and not (all(born) and not any(between)):
-            raise ValueError("needs `first` and `last`, or `age` and `on`")
+        if not (all(between) and not any(born)) and not (
+            all(born) and not any(between)
+        ):
+            raise ValueError("needs either `first` and `last`, or `age` and `on`")
         if self.first and self.last and self.first > self.last:
             raise ValueError("`first` is later than `last`")
         return self
 
 
 class Faker(Strict):
-    """A word from one of Faker's providers, in a locale."""
+    """A word from a Faker provider, for a locale."""
 
     provider: str
-    """`first_name` and `last_name` are drawn from the locale's lists with their weights; any other provider without
-    arguments (`city`, `company`, `job`) from a pool of 2,000 of its words."""
+    """`first_name` and `last_name` are sampled from the locale's lists with their weights.
+    Any other provider that needs no arguments (`city`, `company`, `job`) is sampled from a
+    pool of 2,000 of its words."""
     locale: str | dict[str, str] | None = None
-    "A Faker locale, or a locale for each value of the trait `by`. Without it, the values of `by` are locales."
+    "A Faker locale, or one for each value of the trait `by`. If unset, `by` holds the locales."
     by: str | None = None
     "The trait that chooses the locale."
     sex: str | None = None
-    "The trait (values `female`, `male`) that chooses between first names; other values draw from both."
+    "The trait (`female`, `male`) that selects the first names; other values use both lists."
 
     @model_validator(mode="after")
-    def _has_locale(self) -> Faker:
+    def _check_locale(self) -> Faker:
         if (self.locale is None or isinstance(self.locale, dict)) and self.by is None:
             raise ValueError("needs a `locale`, or `by`: the trait that chooses it")
         return self
 
 
 class Source(Strict):
-    """A table: a file beside the pack, a shipped one by name, or a file of a dataset on the Hub."""
+    """A table: a file next to the pack, a shipped file by name, or a file of a dataset on
+    the Hub."""
 
     file: str
-    "A .csv, .jsonl or .parquet file; a folder of .json files, one each. On the Hub also a pattern, `data/*.parquet`."
+    "A .csv, .jsonl or .parquet file, or a folder of .json files; on the Hub also a pattern."
     hf: str | None = None
-    "The Hub's dataset, `OWNER/NAME`, that holds the file."
+    "The dataset on the Hub (`OWNER/NAME`) that has the file."
     revision: str | None = None
     "Branch, tag or commit on the Hub."
     sha256: str | None = None
-    "Digest of the content. Written, it pins the file: another content is refused."
+    "Digest of the content. If set, a file with any other content is refused."
 
 
-class Column(Source):
+class ColumnSource(Source):
     """A column of a table."""
 
     name: str
-    "The column."
+    "Name of the column."
     key: dict[str, str] = {}
-    "Columns that must equal traits, `{column: trait}`: only such rows are drawn from."
+    "Columns that must equal traits, `{column: trait}`; only matching rows are used."
     weight: str | None = None
-    "The column that holds each row's weight; without it, rows are equally likely."
+    "The column with the weight of each row. If unset, all rows are equally likely."
 
 
 class Draw(Strict):
-    """How a trait is drawn: exactly one of the ways."""
+    """The definition of how a trait is sampled. Exactly one method must be set."""
 
     categories: dict[str, Weight] | None = None
-    "Values and their shares, which sum to 1."
+    "Values and their shares; the shares sum to 1."
     one_of: Annotated[list[Scalar], Field(min_length=1)] | None = None
-    "Values, each as likely as the others."
+    "Values, all equally likely."
     file: str | None = None
-    "A .txt list, one value a line, each as likely as the others."
+    "A .txt list with one value per line; all values are equally likely."
     chance: Annotated[float, Field(ge=0, le=1)] | None = None
-    "The share of people for whom it is true."
-    uniform: Interval | None = None
-    normal: Normal | None = None
-    lognormal: Lognormal | None = None
-    beta: Beta | None = None
-    histogram: Histogram | None = None
+    "The share of people for whom the trait is true."
     date: Dates | None = None
     faker: Faker | None = None
-    column: Column | None = None
+    column: ColumnSource | None = None
     template: str | None = None
-    "A text over other traits, as `{{ first_name }} {{ last_name }}`."
+    "A template over other traits, such as `{{ first_name }} {{ last_name }}`."
     writer: str | None = None
-    "A generator with the role `writer`: a model writes the trait when the others are drawn."
+    "A generator with the role `writer`: a model writes the trait after the others are sampled."
     given: str | list[str] | None = None
-    "Another trait: `table` says how this one is drawn for each of its values. A list of traits with `csv`."
+    "Another trait; `table` has the draw for each of its values. With `csv`, a list of traits."
     table: Annotated[dict[str, Draw], Field(min_length=1)] | None = None
-    "Values of a numeric trait are ranges: `18-24` (whole numbers: both ends included), `65+`."
+    "Keys of a numeric trait are ranges: `18-24` (whole numbers: both ends included), `65+`."
     csv: str | None = None
-    """In place of `table`: a file with a column for each trait of `given`, and `value` and `weight`. Weights need not
-    sum to 1 within a row. For a numeric trait the values are ranges, which become a histogram."""
+    """Replaces `table`: a file with a column for each trait of `given`, plus `value` and
+    `weight`. The weights of a row need not sum to 1. For a numeric trait the values are
+    ranges, which become a histogram."""
     default: Draw | None = None
-    "For values that the table does not list."
+    "The draw for values that the table does not list."
 
     @model_validator(mode="after")
-    def _one_way(self) -> Draw:
-        ways = [way for way in WAYS if getattr(self, way) is not None]
-        if len(ways) != 1:
-            raise ValueError(f"needs exactly one of {', '.join(WAYS)}; has {', '.join(ways) or 'none'}")
-        if self.given is None and (self.table is not None or self.csv is not None or self.default is not None):
-            raise ValueError("`table`, `csv` and `default` belong beside `given`")
+    def _check_method(self) -> Draw:
+        known = draw_methods()
+        methods = [method for method in known if getattr(self, method) is not None]
+        if len(methods) != 1:
+            raise ValueError(
+                f"needs exactly one of {', '.join(known)}; has "
+                f"{', '.join(methods) or 'none'}"
+            )
+        if self.given is None and (
+            self.table is not None or self.csv is not None or self.default is not None
+        ):
+            raise ValueError(
+                "`table`, `csv` and `default` can only be used with `given`"
+            )
         if self.given is not None and (self.table is None) == (self.csv is None):
             raise ValueError("`given` needs a `table` or a `csv`")
         if isinstance(self.given, list) and self.csv is None:
-            raise ValueError("`given` with a list needs a `csv`; in a `table`, put one `given` inside the other")
+            raise ValueError(
+                "a list in `given` needs a `csv`; in a `table`, nest one `given` inside another"
+            )
         if self.categories is not None:
-            _sum_to_one(self.categories.values())
+            check_sum(self.categories.values())
         return self
 
-    def leaves(self, facts: Mapping[str, str] = MappingProxyType({})) -> Iterator[Draw]:
-        """The draws without a condition that it ends in; only those that can be reached where `facts` hold."""
+    @property
+    def distribution(self) -> Distribution | None:
+        """The distribution that it names; `None` if it is drawn in another way."""
+        given = (getattr(self, name) for name in DISTRIBUTIONS)
+        return next((kind for kind in given if kind is not None), None)
+
+    def leaves(
+        self, known_values: Mapping[str, str] = MappingProxyType({})
+    ) -> Iterator[Draw]:
+        """Yield the unconditional draws at the ends of all branches; if values of other
+        traits are known, only those that can be reached."""
         if self.table is None:
             yield self
             return
         rows = [*self.table.values(), *([self.default] if self.default else [])]
-        if isinstance(self.given, str) and facts.get(self.given) in self.table:
-            rows = [self.table[facts[self.given]]]
+        if isinstance(self.given, str) and known_values.get(self.given) in self.table:
+            rows = [self.table[known_values[self.given]]]
         for row in rows:
-            yield from row.leaves(facts)
+            yield from row.leaves(known_values)
 
     def values(self) -> set[str] | None:
-        """All values, as texts, where they are a fixed list; else `None`."""
-        found: set[str] = set()
+        """Return all possible values as strings, or `None` if they are not a fixed list."""
+        texts: set[str] = set()
         for leaf in self.leaves():
             if leaf.categories is None and leaf.one_of is None:
                 return None
-            found |= {plain(value) for value in (leaf.categories or leaf.one_of or ())}
-        return found
+            texts |= {
+                value_text(value) for value in (leaf.categories or leaf.one_of or ())
+            }
+        return texts
 
 
-WAYS = ("categories", "one_of", "file", "chance", "uniform", "normal", "lognormal", "beta", "histogram", "date",
-        "faker", "column", "template", "writer", "given")  # fmt: skip
+METHOD_TYPES: dict[str, tuple[str, ...]] = {
+    "categories": ("string", "integer", "number"),
+    "one_of": ("string", "integer", "number"),
+    "file": ("string",),
+    "chance": ("boolean",),
+    "date": ("string",),
+    "faker": ("string",),
+    "column": ("string", "integer", "number", "boolean"),
+    "template": ("string",),
+    "writer": ("string", "integer", "number", "boolean"),
+    "csv": ("string",),
+}
+"Types of the traits that each method can draw, besides the distributions, which draw numbers."
+
+
+def draw_methods() -> list[str]:
+    """The keys of a draw that say how a trait is drawn; exactly one of them is set."""
+    return [*(name for name in METHOD_TYPES if name != "csv"), *DISTRIBUTIONS, "given"]
+
+
+def add_distribution(name: str, kind: type[Distribution]) -> None:
+    """Let packs draw traits by a distribution under a name."""
+    DISTRIBUTIONS[name] = kind
+    _know_distributions()
+
+
+def _know_distributions() -> None:
+    """Give `Draw` a key for each distribution, and let all that contains a `Draw` know."""
+    for name, kind in DISTRIBUTIONS.items():
+        Draw.model_fields[name] = FieldInfo(
+            annotation=cast(Any, kind | None), default=None
+        )
+    for model in (Draw, Trait, Pack):
+        model.model_rebuild(force=True)
 
 
 class Trait(Strict):
-    """A column: its JSON Schema, and how it is drawn."""
+    """A trait: its JSON Schema and how it is sampled."""
 
     type: Literal["string", "integer", "number", "boolean"]
     description: str = ""
-    "What it means; documents the column."
+    "The meaning of the trait; documents the column."
     minimum: Number | None = None
     maximum: Number | None = None
     pattern: str | None = None
-    "A regular expression that its texts match (JSON Schema's `pattern`)."
+    "A regular expression that the values match (JSON Schema's `pattern`)."
     sensitive: bool = False
-    "Whether it is personal in the sense of data protection law (health, religion, politics, origin)."
+    "True for sensitive data in data protection law (health, religion, politics, origin)."
     draw: Draw | None = None
-    "Kept out of the JSON Schema, as are `from` and `sensitive`."
+    "Not part of the JSON Schema; neither are `from` and `sensitive`."
     source: Annotated[str | None, Field(alias="from")] = None
-    "In place of `draw`: a column of the pack's `people`; `a.b` reaches into nested values."
+    "Replaces `draw`: a column of the pack's `people`; `a.b` addresses nested values."
 
     @model_validator(mode="after")
-    def _has_a_way(self) -> Trait:
+    def _check_trait(self) -> Trait:
         if (self.draw is None) == (self.source is None):
             raise ValueError("needs either `draw` or `from`")
-        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
-            raise ValueError(f"`minimum` ({self.minimum:g}) is above `maximum` ({self.maximum:g})")
+        if (
+            self.minimum is not None
+            and self.maximum is not None
+            and self.minimum > self.maximum
+        ):
+            raise ValueError(
+                f"`minimum` ({self.minimum:g}) is above `maximum` ({self.maximum:g})"
+            )
         if self.pattern is not None:
             try:
                 re.compile(self.pattern)
             except re.error as problem:
-                raise ValueError(f"`pattern` is not a regular expression: {problem}") from None
+                raise ValueError(
+                    f"`pattern` is not a regular expression: {problem}"
+                ) from None
         return self
 
-    def json_schema(self) -> dict[str, Any]:
-        """The trait as JSON Schema (2020-12)."""
-        schema: dict[str, Any] = {"type": self.type}
+    def json_schema(self) -> JsonObject:
+        """Return the trait as JSON Schema (2020-12)."""
+        schema: JsonObject = {"type": self.type}
         if self.description:
             schema["description"] = self.description
         for key in ("minimum", "maximum"):
@@ -276,72 +283,82 @@ class Trait(Strict):
 
 
 class Correlated(Strict):
-    """Numeric traits that vary together: a Gaussian copula, so that each keeps the distribution of its own draw."""
+    """Correlated numeric traits: a Gaussian copula, so that each trait keeps its own
+    distribution."""
 
     traits: Annotated[list[str], Field(min_length=2)]
     correlations: list[list[Annotated[float, Field(ge=-1, le=1)]]]
-    "Rows of the correlation matrix in the order of `traits`: whole, or the lower triangle with its ones."
+    "Correlation matrix in the order of `traits`: full, or the lower triangle with diagonal."
 
     @model_validator(mode="after")
-    def _matrix(self) -> Correlated:
+    def _check_matrix(self) -> Correlated:
         import numpy as np
 
         n = len(self.traits)
         lengths = [len(row) for row in self.correlations]
         if lengths not in ([n] * n, list(range(1, n + 1))):
-            raise ValueError(f"{n} traits need {n} rows of {n} correlations, or the lower triangle 1 to {n}")
+            raise ValueError(
+                f"{n} traits need {n} rows of {n} correlations, or the lower triangle "
+                f"(rows of 1 to {n} values)"
+            )
         matrix = np.array(self.matrix())
         if not np.allclose(matrix, matrix.T) or not np.allclose(np.diag(matrix), 1):
             raise ValueError("correlations must be symmetric with ones on the diagonal")
         if np.linalg.eigvalsh(matrix)[0] < 1e-6:
-            raise ValueError("correlations contradict each other (the matrix is not positive definite)")
+            raise ValueError(
+                "the correlations are inconsistent (the matrix is not positive definite)"
+            )
         return self
 
     def matrix(self) -> list[list[float]]:
-        """All n rows of n."""
+        """Return the full matrix: n rows of n values."""
         n = range(len(self.traits))
         rows = self.correlations
         return [[rows[i][j] if j < len(rows[i]) else rows[j][i] for j in n] for i in n]
 
 
 class Target(Strict):
-    """Shares that the people shall have: of one trait, or of several together."""
+    """Target shares of the people, for one trait or for combinations of two or three."""
 
     of: str | Annotated[list[str], Field(min_length=1, max_length=3)]
-    "A trait, or two or three."
-    shares: dict[str, Any] | None = None
-    """Value and share, nested in the order of `of`; they sum to 1 over the whole table. For a number the values are
-    ranges, such as `18-24` and `65+`."""
+    "One trait, or a list of up to three."
+    shares: JsonObject | None = None
+    """Shares by value, nested in the order of `of`; they sum to 1 over the whole table. For
+    a numeric trait the values are ranges, such as `18-24` and `65+`."""
     csv: str | None = None
-    "In place of `shares`: a file with a column for each trait of `of`, and `weight`."
+    "Replaces `shares`: a file with a column for each trait of `of`, plus `weight`."
     quota: bool = False
-    """Whether the sampler meets the shares exactly (to the nearest person). People of full cells are passed over, so
-    who person i is then depends on the number of people."""
+    """If true, the sampler meets the shares exactly (to the nearest person). Candidates
+    whose cell is full are rejected, so person i then depends on the number of people."""
 
     @property
     def traits(self) -> list[str]:
         return [self.of] if isinstance(self.of, str) else list(self.of)
 
     def cells(self) -> dict[tuple[str, ...], float]:
-        """The share of each combination of values; they sum to 1."""
-        found = dict(_cells(self.shares or {}, ()))
-        total = sum(found.values())
-        return {key: share / total for key, share in found.items()}
+        """Return the share of each combination of values; the shares sum to 1."""
+        shares = dict(_cells(self.shares or {}, ()))
+        total = sum(shares.values())
+        return {key: share / total for key, share in shares.items()}
 
     @model_validator(mode="after")
-    def _table(self) -> Target:
+    def _check_shares(self) -> Target:
         if (self.shares is None) == (self.csv is None):
             raise ValueError("needs either `shares` or `csv`")
         if self.shares is not None:
             depths = {len(key) for key, _ in _cells(self.shares, ())}
             if depths != {len(self.traits)}:
-                raise ValueError(f"`shares` must be nested as deep as `of` is long ({len(self.traits)})")
-            _sum_to_one([share for _, share in _cells(self.shares, ())])
+                raise ValueError(
+                    "`shares` must have one level of nesting for each trait of `of` "
+                    f"({len(self.traits)})"
+                )
+            check_sum([share for _, share in _cells(self.shares, ())])
         return self
 
 
 class People(Source):
-    """Somebody else's personas: each row is a person. Traits take its columns with `from`."""
+    """Existing personas from a table, one person per row. Traits use its columns with
+    `from`."""
 
 
 class Pack(Strict):
@@ -349,88 +366,110 @@ class Pack(Strict):
 
     description: str
     licence: str
-    """Licence of the people made from it, as an SPDX id; reaches the dataset's card. People that come from a file keep
-    the licence of that file."""
+    """Licence of the people sampled from the pack, as an SPDX id; written to the dataset
+    card. People that come from a file keep the licence of that file."""
     sources: Annotated[list[str], Field(min_length=1)]
-    "Where its facts come from."
+    "Sources of the facts in the pack."
     extends: str | None = None
-    """Another pack, by name or path. Traits are merged by name (`name: null` leaves one out), `sources`, `where`,
-    `correlated` and `targets` are joined, everything else that this file says stands in place of the other's."""
+    """Another pack, by name or path. Traits are merged by name (`name: null` removes one);
+    `sources`, `where`, `correlated` and `targets` are concatenated; every other key of this
+    file replaces the other pack's."""
     people: People | None = None
     traits: Annotated[dict[str, Trait], Field(min_length=1)]
-    "In any order; a trait may depend on any other as long as no circle arises."
+    "Traits in any order; a trait may depend on any other, without cycles."
     correlated: list[Correlated] = []
     where: list[str] = []
-    """Conditions that every person satisfies, as SQL expressions over traits. People who do not are passed over, and
-    counted."""
+    """Conditions that every person satisfies, as SQL expressions over traits. Candidates who
+    fail one are rejected and counted."""
     targets: list[Target] = []
     text: str
-    "Template over the traits: the person in words, as the model that plays them reads it."
+    "Template over the traits: the description of the person that the simulating model reads."
     portrait: str | None = None
-    """A generator with the role `writer` that puts the person into words in place of `text`, which it is given. What it
-    adds stays in the text and enters no column."""
+    """A generator with the role `writer` that describes the person instead of `text` (it
+    gets the rendered `text`). Details that it adds stay in the description and are not
+    stored in any column."""
     facts: list[str] = []
-    """Templates over the traits, a phrase each: what there is to tell about the person, and what a run counts as told.
-    One that renders to nothing is left out."""
+    """Templates over the traits, one phrase each: the facts that a person can reveal in a
+    dialogue; a run counts which were revealed. Phrases that render to an empty text are
+    dropped."""
     needs: list[str | dict[str, list[str]]] = []
-    """What such people bring to an assistant: the openings that they write themselves start from one of these. A need
-    may have goals (`a tap that drips: [what it costs, ...]`): what the person wants to know beyond it, which they bring
-    up one a turn."""
+    """Tasks that these people bring to an assistant; each opening that they write themselves
+    starts from one. A need may have goals (`a tap that drips: [what it costs, ...]`):
+    further things that the person wants to know, raised one per turn."""
 
     @field_validator("needs")
     @classmethod
-    def _one_need_each(cls, needs: list[str | dict[str, list[str]]]) -> list[str | dict[str, list[str]]]:
+    def _check_needs(
+        cls, needs: list[str | dict[str, list[str]]]
+    ) -> list[str | dict[str, list[str]]]:
         for need in needs:
             if not isinstance(need, str) and len(need) != 1:
-                raise ValueError(f"a need with goals is one phrase and a list, not {need}")
+                raise ValueError(
+                    f"a need with goals must be one phrase with a list of goals, not {need}"
+                )
         return needs
 
     @property
-    def drawn(self) -> dict[str, Draw]:
-        """The traits that are drawn, with how."""
-        return {name: trait.draw for name, trait in self.traits.items() if trait.draw is not None}
+    def draws(self) -> dict[str, Draw]:
+        """Return the traits that have a `draw`, with that draw."""
+        return {
+            name: trait.draw
+            for name, trait in self.traits.items()
+            if trait.draw is not None
+        }
 
     @property
-    def written(self) -> dict[str, list[str]]:
-        """The traits that a model writes, by generator."""
-        found: dict[str, list[str]] = {}
-        for name, draw in self.drawn.items():
+    def traits_by_writer(self) -> dict[str, list[str]]:
+        """Return the names of the traits that a model writes, by generator."""
+        writers: dict[str, list[str]] = {}
+        for name, draw in self.draws.items():
             if draw.writer is not None:
-                found.setdefault(draw.writer, []).append(name)
-        return found
+                writers.setdefault(draw.writer, []).append(name)
+        return writers
 
     @property
     def quotas(self) -> list[Target]:
         return [target for target in self.targets if target.quota]
 
-    def json_schema(self) -> dict[str, Any]:
-        """The JSON Schema (2020-12) that every person satisfies."""
+    def json_schema(self) -> JsonObject:
+        """Return the JSON Schema (2020-12) that every person satisfies."""
         return {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             "description": self.description,
             "type": "object",
-            "properties": {name: trait.json_schema() for name, trait in self.traits.items()},
+            "properties": {
+                name: trait.json_schema() for name, trait in self.traits.items()
+            },
             "required": list(self.traits),
             "additionalProperties": False,
         }
 
-    def content(self) -> dict[str, Any]:
-        """The pack as plain values, in which files are told by their digest and not by where they lie."""
-        found = _placeless(self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True))
-        return {key: value for key, value in found.items() if key != "extends"}
+    def content(self) -> JsonObject:
+        """Return the pack as plain values, with each file identified by its digest instead
+        of its path."""
+        content = _digests_for_paths(
+            self.model_dump(
+                mode="json", by_alias=True, exclude_none=True, exclude_defaults=True
+            )
+        )
+        return {key: value for key, value in content.items() if key != "extends"}
 
 
-def plain(value: Scalar) -> str:
-    """A value as the texts of tables and conditions write it."""
+def value_text(value: Scalar) -> str:
+    """Return a value as the string used in tables and conditions."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-RANGE = re.compile(r"(-?\d+(?:\.\d+)?)(?:(\+)|(?:-|\.\.)(-?\d+(?:\.\d+)?))?")
+RANGE_PATTERN = re.compile(r"(-?\d+(?:\.\d+)?)(?:(\+)|(?:-|\.\.)(-?\d+(?:\.\d+)?))?")
 
 
-def bounds(text: str, whole: bool) -> tuple[float, float] | None:
-    """The half-open interval of a range: `18-24` is [18, 25) for whole numbers, else [18, 24); `65+`; a number."""
-    match = RANGE.fullmatch(text.strip())
+def parse_range(text: str, whole: bool) -> tuple[float, float] | None:
+    """Return the half-open interval of a range, or `None` if it is not one.
+
+    `18-24` is [18, 25) for whole numbers, else [18, 24). `65+` has no upper end. A single
+    number is a range for whole numbers only.
+    """
+    match = RANGE_PATTERN.fullmatch(text.strip())
     if match is None:
         return None
     low = float(match[1])
@@ -442,24 +481,50 @@ def bounds(text: str, whole: bool) -> tuple[float, float] | None:
     return (low, high) if low < high else None
 
 
-def _cells(shares: dict[str, Any], above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], float]]:
+def _cells(
+    shares: JsonObject, prefix: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], float]]:
     for key, inner in shares.items():
         if isinstance(inner, dict):
-            yield from _cells(inner, (*above, key))
-        elif isinstance(inner, int | float) and not isinstance(inner, bool) and inner >= 0:
-            yield (*above, key), float(inner)
+            yield from _cells(inner, (*prefix, key))
+        elif (
+            isinstance(inner, int | float)
+            and not isinstance(inner, bool)
+            and inner >= 0
+        ):
+            yield (*prefix, key), float(inner)
         else:
-            raise ValueError(f"the share of {key!r} must be a number of at least 0, not {inner!r}")
+            raise ValueError(
+                f"the share of {key!r} must be a number of at least 0, not {inner!r}"
+            )
 
 
-def _placeless(value: Any) -> Any:
+def _digests_for_paths(value: Any) -> Any:
     if isinstance(value, dict):
-        here = {"file": value["sha256"]} if value.get("sha256") and not value.get("hf") else {}
-        return {key: _placeless(inner) for key, inner in value.items()} | here
-    return [_placeless(inner) for inner in value] if isinstance(value, list) else value
+        digest = (
+            {"file": value["sha256"]}
+            if value.get("sha256") and not value.get("hf")
+            else {}
+        )
+        return {key: _digests_for_paths(inner) for key, inner in value.items()} | digest
+    return (
+        [_digests_for_paths(inner) for inner in value]
+        if isinstance(value, list)
+        else value
+    )
 
 
-def _sum_to_one(weights: Any) -> None:
-    total = sum(weights)
-    if abs(total - 1) > 0.005:
-        raise ValueError(f"the shares sum to {total:.4g}, not 1")
+def polars_schema(pack: Pack) -> JsonObject:
+    """Return the polars type of each trait."""
+    import polars as pl
+
+    types = {
+        "string": pl.String,
+        "integer": pl.Int64,
+        "number": pl.Float64,
+        "boolean": pl.Boolean,
+    }
+    return {name: types[trait.type] for name, trait in pack.traits.items()}
+
+
+_know_distributions()

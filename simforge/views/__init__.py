@@ -1,10 +1,11 @@
-"""Views: a dataset in the form that a trainer, or a published dataset's reader, takes.
+"""Views: a dataset in the format of a trainer, or of a published dataset.
 
     export("OUT", "trl_preference", Path("pairs.jsonl"))
 
-A view is one module here: its docstring says who reads the form and where that is written down, `frame` makes the
-rows, `refuses`, where it has one, says why a dataset does not have what it takes, and `SYSTEM = False` that there is no
-place for a system message. It is found by its name: to add one, add a file.
+Each view is a module of this package. Its docstring names the readers of the format and where
+the format is documented; `frame` builds the rows. An optional function `refuses` returns the
+reason why a dataset cannot be shown in this form, and `SYSTEM = False` means that the format
+has no place for a system message. Views are found by module name: to add one, add a file.
 """
 
 from __future__ import annotations
@@ -15,69 +16,78 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
-from simforge import loading, preferences
+from simforge.catalog.registry import module_of_file
+from simforge.dataset.manifest import Manifest
 from simforge.errors import NotFound, SourceError, UsageError
-from simforge.types import Profile
+from simforge.hub import loading
+from simforge.personas import spaces
+from simforge.types import JsonObject, Profile
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from simforge.preferences import Space
-
-WRITTEN = (".parquet", ".jsonl", ".json")
-"Kinds of files; the suffix says which."
+    from simforge.personas.spaces import Space
 
 
-class View(Protocol):
-    """A module of this package."""
+SUFFIXES = (".parquet", ".jsonl", ".json")
+"Supported file suffixes; the suffix decides the format."
+
+
+class ViewModule(Protocol):
+    """Interface of a view module."""
 
     __doc__: str
 
-    def frame(self, run: Run) -> pl.LazyFrame:
-        """The rows."""
+    def frame(self, run: ViewSource) -> pl.LazyFrame:
+        """Build the rows."""
         ...
 
 
 @dataclass(frozen=True)
-class Run:
-    """A dataset, wherever it is."""
+class ViewSource:
+    """A dataset that a view reads, wherever it is stored."""
 
     source: str
     split: str | None
     system: bool = False
-    "Whether a system message with the person's wish stands before the prompt."
+    "Whether a system message with the person's wish precedes the prompt."
     where: str | None = None
-    "SQL condition over the pairs that are taken."
+    "SQL condition that selects pairs; `None` for all of them."
 
     def table(self, name: str = "preferences") -> pl.LazyFrame:
-        """A table's rows in the split that is exported."""
+        """Scan a table in the exported split; `where` is applied to `preferences` only."""
         rows = loading.scan(self.source, name, self.split)
         return loading.filtered(rows, self.where) if name == "preferences" else rows
 
     @cached_property
-    def manifest(self) -> dict[str, Any]:
-        """What is known of how it was made."""
+    def manifest(self) -> Manifest:
+        """Manifest of the dataset."""
         return loading.manifest(self.source)
 
     @cached_property
     def space(self) -> Space:
-        """Its preference space, with all poles."""
-        return preferences.of_manifest(self.manifest)
+        """Preference space of the dataset, with all poles."""
+        return spaces.space_from_manifest(self.manifest)
 
     def wishes(self, column: str) -> pl.Expr:
-        """What people like in an answer, in words, from a column of profiles."""
+        """Expression that turns a column of profiles into what people like in an answer, in
+        words."""
         import polars as pl
 
-        def said(row: dict[str, Any]) -> str:
-            profile = Profile(row["space"], *(tuple(row[name]) for name in ("names", "values", "vector")))
-            return "; ".join(self.space.wishes(profile))
+        def said(row: JsonObject) -> str:
+            profile = Profile(
+                row["space"],
+                *(tuple(row[name]) for name in ("names", "values", "vector")),
+            )
+            return "; ".join(self.space.liked(profile))
 
         return pl.col(column).map_elements(said, return_dtype=pl.String)
 
     def pairs(self) -> pl.LazyFrame:
-        """The preferences; with `system`, their prompts begin with the wish in words."""
+        """Scan the preferences; with `system`, each prompt begins with the wish as a system
+        message."""
         import polars as pl
 
         pairs = self.table()
@@ -88,39 +98,56 @@ class Run:
 
 
 def names() -> list[str]:
-    """All views."""
+    """List the names of all views."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
-def view(name: str) -> View:
-    """A view by its name. Raises `NotFound`."""
+def view(name: str) -> ViewModule:
+    """Import a view by name, or a user's own by the path of its file (`./mine.py`). Raises
+    `NotFound`, and `UsageError` for a file that is no view."""
+    if name.endswith(".py"):
+        module = module_of_file(Path(name).expanduser())
+        if not hasattr(module, "frame"):
+            raise UsageError(f"{name} is no view: it needs a function frame(run).")
+        return cast(ViewModule, module)
     if name not in names():
         raise NotFound("view", name, names())
-    return cast(View, import_module(f"{__name__}.{name}"))
+    return cast(ViewModule, import_module(f"{__name__}.{name}"))
 
 
 def rows(
-    source: str | Path, name: str, split: str | None = "train", system: bool = False, where: str | None = None
+    source: str | Path,
+    name: str,
+    split: str | None = "train",
+    system: bool = False,
+    where: str | None = None,
 ) -> pl.LazyFrame:
-    """A dataset's rows as a view has them, of the pairs that an SQL condition holds for. Raises `NotFound`,
-    `UsageError` where the dataset does not have what the view takes, and what `loading.scan` raises."""
+    """Build the rows of a view from the pairs that satisfy an SQL condition. Raises `NotFound`,
+    `UsageError` if the dataset lacks what the view needs, and what `loading.scan` raises."""
     import polars as pl
 
-    found, run = view(name), Run(str(source), split, system, where)
-    refuses, manifest = getattr(found, "refuses", None), run.manifest
+    view_module, run = view(name), ViewSource(str(source), split, system, where)
+    refuses, manifest = getattr(view_module, "refuses", None), run.manifest
     reason = refuses(manifest) if refuses else None
     if reason is not None:
         raise UsageError(f"{source} cannot be seen as {name}: {reason}")
-    if system and not getattr(found, "SYSTEM", True):
-        raise UsageError(f"--system: the form {name} has no place for a wish before the prompt; leave it out.")
+    if system and not getattr(view_module, "SYSTEM", True):
+        raise UsageError(
+            f"--system: the format {name} has no place for a wish before the prompt; omit --system."
+        )
     try:
-        frame = found.frame(run)
+        frame = view_module.frame(run)
         frame.collect_schema()
     except pl.exceptions.ColumnNotFoundError as problem:
-        missing = str(problem).split('"')[1] if '"' in str(problem) else str(problem).splitlines()[0]
+        missing = (
+            str(problem).split('"')[1]
+            if '"' in str(problem)
+            else str(problem).splitlines()[0]
+        )
         raise UsageError(
-            f"{source} cannot be seen as {name}: it has no column {missing}; what a pack calls sensitive is left out "
-            "where a version is published without --publish-traits."
+            f"{source} cannot be seen as {name}: it has no column {missing}; sensitive "
+            "columns are left out when a version is published without "
+            "--publish-traits."
         ) from None
     return frame
 
@@ -128,31 +155,34 @@ def rows(
 def export(
     source: str | Path,
     name: str,
-    to: Path,
+    path: Path,
     split: str | None = "train",
     system: bool = False,
     where: str | None = None,
 ) -> int:
-    """Write a view to a file; gives its rows. Raises what `rows` raises, and `UsageError` for another kind of file."""
-    if to.suffix not in WRITTEN:
-        raise UsageError(f"{to}: a view is written as {', '.join(WRITTEN)}.")
+    """Write a view to a file, and return the number of rows. Raises what `rows` raises,
+    `UsageError` for an unknown file suffix, and `SourceError` if there are no rows."""
+    if path.suffix not in SUFFIXES:
+        raise UsageError(f"{path}: a view is written as {', '.join(SUFFIXES)}.")
     frame = rows(source, name, split, system, where)
-    to.parent.mkdir(parents=True, exist_ok=True)
-    made = to.with_name(f".{to.name}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}")
     try:
-        count = _written(frame, made, to.suffix)
+        count = _write(frame, temporary, path.suffix)
         if count:
-            made.replace(to)
+            temporary.replace(path)
     finally:
-        made.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     if not count:
         part = f" in the split {split}" if split else ""
-        raise SourceError(f"{source} has nothing to show as {name}{part}: docs/datasets.md says what the form takes.")
+        raise SourceError(
+            f"{source} has no rows for {name}{part}: docs/datasets.md says what the format needs."
+        )
     return count
 
 
-def _written(frame: pl.LazyFrame, path: Path, suffix: str) -> int:
-    """Write a frame as it is read; gives its rows."""
+def _write(frame: pl.LazyFrame, path: Path, suffix: str) -> int:
+    """Write a frame in batches, and return the number of rows."""
     import polars as pl
 
     if suffix == ".parquet":
@@ -160,9 +190,15 @@ def _written(frame: pl.LazyFrame, path: Path, suffix: str) -> int:
         return int(pl.scan_parquet(path).select(pl.len()).collect().item())
     count = 0
     with path.open("w", encoding="utf-8") as file:
-        for batch in frame.collect_batches(chunk_size=loading.BATCH, lazy=True, engine="streaming"):
+        for batch in frame.collect_batches(
+            chunk_size=loading.BATCH_ROWS, lazy=True, engine="streaming"
+        ):
             for row in batch.iter_rows(named=True):
-                before, after = ("", "\n") if suffix == ".jsonl" else (",\n" if count else "[\n", "")
+                before, after = (
+                    ("", "\n")
+                    if suffix == ".jsonl"
+                    else (",\n" if count else "[\n", "")
+                )
                 file.write(before + json.dumps(row, ensure_ascii=False) + after)
                 count += 1
         file.write("\n]\n" if suffix == ".json" and count else "")

@@ -1,5 +1,5 @@
-"""Axolotl's preference data of the type `chat_template.default`: `messages`, and one message each as `chosen` and
-`rejected` (Axolotl, RLHF, DPO with chat templates).
+"""View in Axolotl's preference format `chat_template.default`: the prompt as `messages`, and
+one message each as `chosen` and `rejected` (Axolotl, RLHF, DPO with chat templates).
 """
 
 from __future__ import annotations
@@ -7,11 +7,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from simforge.views import Run
-
+    from simforge.views import ViewSource
 import polars as pl
 
 
-def frame(run: Run) -> pl.LazyFrame:
+def frame(run: ViewSource) -> pl.LazyFrame:
     sides = {side: pl.col(side).list.first() for side in ("chosen", "rejected")}
     return run.pairs().select(messages="prompt", **sides)

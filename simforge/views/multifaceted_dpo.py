@@ -1,6 +1,7 @@
-"""The Multifaceted Collection's form for preference training: under one system message the answer written for it, over
-one written for another person's (Lee et al. 2024, arXiv 2405.17977; kaistAI/Janus). `chosen` and `rejected` begin with
-the prompt, as in UltraFeedback-binarized.
+"""View in the Multifaceted Collection's format for preference training: under one system
+message, `chosen` is the answer written for it and `rejected` one written for another person's
+(Lee et al. 2024, arXiv 2405.17977; kaistAI/Janus). Both begin with the prompt, as in
+UltraFeedback-binarized.
 """
 
 from __future__ import annotations
@@ -8,18 +9,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from simforge.views import Run
-
+    from simforge.views import ViewSource
 import polars as pl
 
 from simforge.views.multifaceted_sft import preference_set, refuses, source
 
 __all__ = ["SYSTEM", "frame", "refuses"]
+
+
 SYSTEM = False
 
 
-def frame(run: Run) -> pl.LazyFrame:
-    pairs = run.table().filter(pl.col("own_dialogue"), chosen_condition="own", rejected_condition="stranger")
+def frame(run: ViewSource) -> pl.LazyFrame:
+    pairs = run.table().filter(
+        pl.col("own_dialogue"), chosen_condition="own", rejected_condition="stranger"
+    )
     return pairs.select(
         **source(run),
         preference_set=preference_set(run),
@@ -34,5 +38,9 @@ def _messages(side: str) -> pl.Expr:
     return (
         pl.col("prompt")
         .list.concat(side)
-        .list.eval(pl.struct(pl.element().struct.field("content"), pl.element().struct.field("role")))
+        .list.eval(
+            pl.struct(
+                pl.element().struct.field("content"), pl.element().struct.field("role")
+            )
+        )
     )

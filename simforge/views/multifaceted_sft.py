@@ -1,35 +1,37 @@
-"""The Multifaceted Collection's form for supervised training: a system message made of one preference on each of four
-dimensions, and the answer written for it (Lee et al. 2024, arXiv 2405.17977; kaistAI/Janus).
+"""View in the Multifaceted Collection's format for supervised training: a system message made
+of one preference on each of four dimensions, and the answer written for it (Lee et al. 2024,
+arXiv 2405.17977; kaistAI/Janus).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from simforge.views import Run
-
+    from simforge.dataset.manifest import Manifest
+    from simforge.views import ViewSource
 import polars as pl
 
 SYSTEM = False
 
 
-def refuses(manifest: dict[str, Any]) -> str | None:
+def refuses(manifest: Manifest) -> str | None:
     if manifest["space"]["kind"] != "hierarchy":
         return (
-            f"it takes preferences with descriptions (a space of the kind hierarchy), not {manifest['space']['name']}."
+            "it needs preferences with descriptions (a space of the kind hierarchy), "
+            f"not {manifest['space']['name']}."
         )
     if manifest["recipe"]["dialogue"]["turns"] > 1:
-        return "it takes dialogues of one turn, as the recipe multifaceted makes them."
+        return "it needs dialogues of one turn, as in the recipe multifaceted."
     return None
 
 
-def frame(run: Run) -> pl.LazyFrame:
-    wanted = run.table("personas").select("profile", persona_id="id")
+def frame(run: ViewSource) -> pl.LazyFrame:
+    profiles = run.table("personas").select("profile", persona_id="id")
     owners = (
         run.table("dialogues")
         .select("persona_id", dialogue_id="id")
-        .join(wanted, on="persona_id", how="left", maintain_order="left")
+        .join(profiles, on="persona_id", how="left", maintain_order="left")
     )
     answers = (
         run.table("candidates")
@@ -45,25 +47,28 @@ def frame(run: Run) -> pl.LazyFrame:
     )
 
 
-def source(run: Run) -> dict[str, pl.Expr]:
-    """Where the prompts are from."""
-    return {"main_source": pl.lit("simforge"), "original_source": pl.lit(run.manifest["recipe"]["prompts"]["source"])}
+def source(run: ViewSource) -> dict[str, pl.Expr]:
+    """Columns that name the source of the prompts."""
+    return {
+        "main_source": pl.lit("simforge"),
+        "original_source": pl.lit(run.manifest["recipe"]["prompts"]["source"]),
+    }
 
 
-def preference_set(run: Run) -> pl.Expr:
-    """What a person wants on each dimension, from the column `profile`."""
+def preference_set(run: ViewSource) -> pl.Expr:
+    """Expression for a person's preference on each dimension, from the column `profile`."""
     values = pl.col("profile").struct.field("values")
-    sets = []
-    for place, (dimension, poles) in enumerate(run.space.poles.items()):
-        said = values.list.get(place)
-        parts = said.str.split("/")
-        about = {name: pole.steer for name, pole in poles.items()}
-        sets.append(
+    preferences = []
+    for index, (dimension, poles) in enumerate(run.space.poles.items()):
+        value = values.list.get(index)
+        parts = value.str.split("/")
+        descriptions = {name: pole.steer for name, pole in poles.items()}
+        preferences.append(
             pl.struct(
                 dimension=pl.lit(dimension),
                 subdimension=parts.list.first(),
                 preference=parts.list.last(),
-                description=said.replace_strict(about, default=""),
+                description=value.replace_strict(descriptions, default=""),
             )
         )
-    return pl.concat_list(sets)
+    return pl.concat_list(preferences)

@@ -1,14 +1,15 @@
-"""PRISM's table `conversations`: each with all answers of all turns, their scores and which one was chosen, and what
-the person said at its end (Kirk et al. 2024, arXiv 2404.16019; `simforge generate prism`). `open_feedback` is empty.
+"""View in the format of PRISM's table `conversations`: all answers of all turns with their
+scores, which one was chosen, and the person's feedback at the end (Kirk et al. 2024, arXiv
+2404.16019; `simforge generate prism`). `open_feedback` is empty.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from simforge.views import Run
-
+    from simforge.dataset.manifest import Manifest
+    from simforge.views import ViewSource
 import polars as pl
 
 from simforge.views import prism_utterances
@@ -17,16 +18,17 @@ from simforge.views.prism_utterances import answers
 SYSTEM = False
 
 
-def refuses(manifest: dict[str, Any]) -> str | None:
+def refuses(manifest: Manifest) -> str | None:
     if manifest["recipe"]["dialogue"]["feedback"] is None:
         return (
-            "its people were not asked what they made of the dialogue: set dialogue.feedback, as the recipe prism does."
+            "its people were not asked for feedback on the dialogue: set "
+            "dialogue.feedback, as the recipe prism does."
         )
     return prism_utterances.refuses(manifest)
 
 
-def frame(run: Run) -> pl.LazyFrame:
-    said = run.table("turns").select(
+def frame(run: ViewSource) -> pl.LazyFrame:
+    user_messages = run.table("turns").select(
         "dialogue_id",
         "turn",
         role=pl.lit("user"),
@@ -50,18 +52,29 @@ def frame(run: Run) -> pl.LazyFrame:
     )
     order = ["dialogue_id", "turn", "within_turn_id"]
     message = pl.struct(
-        "turn", "role", "content", "model_name", "model_provider", "score", "if_chosen", "within_turn_id"
+        "turn",
+        "role",
+        "content",
+        "model_name",
+        "model_provider",
+        "score",
+        "if_chosen",
+        "within_turn_id",
     )
     history = (
-        pl.concat([said, replies], how="diagonal")
+        pl.concat([user_messages, replies], how="diagonal")
         .sort(order, nulls_last=False)
         .group_by("dialogue_id", maintain_order=True)
         .agg(conversation_history=message, opening_prompt=pl.col("content").first())
     )
-    given = run.table("dialogues").join(
-        history, left_on="id", right_on="dialogue_id", how="inner", maintain_order="left"
+    conversations = run.table("dialogues").join(
+        history,
+        left_on="id",
+        right_on="dialogue_id",
+        how="inner",
+        maintain_order="left",
     )
-    return given.select(
+    return conversations.select(
         conversation_id="id",
         user_id="persona_id",
         conversation_type="conversation_type",
@@ -74,13 +87,27 @@ def frame(run: Run) -> pl.LazyFrame:
     )
 
 
-def _attributes(run: Run, what: str) -> pl.Expr:
-    """The 1 to 100 of each attribute, or null."""
-    named = pl.col("feedback").list.eval(pl.element().struct.field("attribute")).list
-    given = pl.col("feedback").list.eval(pl.element().struct.field(what)).list
-    names = (
-        run.table("dialogues").select(pl.col("feedback").list.eval(pl.element().struct.field("attribute"))).collect()
+def _attributes(run: ViewSource, rating: str) -> pl.Expr:
+    """Expression for the rating of each attribute, 1 to 100, or null."""
+    attributes = (
+        pl.col("feedback").list.eval(pl.element().struct.field("attribute")).list
     )
-    known = list(dict.fromkeys(name for row in names["feedback"] for name in row))
-    places = {name: named.eval(pl.element().index_of(name)).list.first() for name in known}
-    return pl.struct([given.get(place, null_on_oob=True).alias(name) for name, place in places.items()])
+    ratings = pl.col("feedback").list.eval(pl.element().struct.field(rating)).list
+    names = (
+        run.table("dialogues")
+        .select(pl.col("feedback").list.eval(pl.element().struct.field("attribute")))
+        .collect()
+    )
+    attribute_names = list(
+        dict.fromkeys(name for row in names["feedback"] for name in row)
+    )
+    positions = {
+        name: attributes.eval(pl.element().index_of(name)).list.first()
+        for name in attribute_names
+    }
+    return pl.struct(
+        [
+            ratings.get(position, null_on_oob=True).alias(name)
+            for name, position in positions.items()
+        ]
+    )

@@ -1,35 +1,41 @@
-"""PRISM's table `utterances`: a row for each answer, with its score from 1 to 100 and whether the dialogue went on with
-it (Kirk et al. 2024, arXiv 2404.16019; `simforge generate prism`).
+"""View in the format of PRISM's table `utterances`: a row for each answer, with its score from
+1 to 100 and whether the dialogue continued with it (Kirk et al. 2024, arXiv 2404.16019;
+`simforge generate prism`).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from simforge.views import Run
-
+    from simforge.dataset.manifest import Manifest
+    from simforge.views import ViewSource
 import polars as pl
 
 SYSTEM = False
 
 
-def refuses(manifest: dict[str, Any]) -> str | None:
+def refuses(manifest: Manifest) -> str | None:
     recipe = manifest["recipe"]
     if recipe["labels"]["by"] != "judge" or recipe["pairing"]["compare"] != "best":
         return "its answers have no scores from 1 to 100: rate them, as the recipe prism does."
     if recipe["dialogue"]["continue_with"] == "both":
-        return "its dialogues branch (dialogue.continue_with is both), and the form has one line each."
+        return (
+            "its dialogues branch (dialogue.continue_with is both), and the format "
+            "has one branch per dialogue."
+        )
     return None
 
 
-def frame(run: Run) -> pl.LazyFrame:
+def frame(run: ViewSource) -> pl.LazyFrame:
     owners = run.table("dialogues").select("persona_id", dialogue_id="id")
-    said = run.table("turns").select("dialogue_id", "turn", user_prompt="text")
+    user_messages = run.table("turns").select("dialogue_id", "turn", user_prompt="text")
     return (
         answers(run)
         .join(owners, on="dialogue_id", how="left", maintain_order="left")
-        .join(said, on=["dialogue_id", "turn"], how="left", maintain_order="left")
+        .join(
+            user_messages, on=["dialogue_id", "turn"], how="left", maintain_order="left"
+        )
         .select(
             "utterance_id",
             "interaction_id",
@@ -45,16 +51,24 @@ def frame(run: Run) -> pl.LazyFrame:
             user_id="persona_id",
         )
         .select(
-            *("utterance_id", "interaction_id", "conversation_id", "user_id", "turn", "within_turn_id", "user_prompt"),
+            *(
+                "utterance_id",
+                "interaction_id",
+                "conversation_id",
+                "user_id",
+                "turn",
+                "within_turn_id",
+                "user_prompt",
+            ),
             *("model_response", "model_name", "model_provider", "score", "if_chosen"),
         )
     )
 
 
-def answers(run: Run) -> pl.LazyFrame:
-    """Each answer that was rated, numbered within its turn."""
+def answers(run: ViewSource) -> pl.LazyFrame:
+    """Scan the rated answers, numbered within their turn."""
     rated = run.table("candidates").filter(pl.col("rating").is_not_null())
-    named = pl.col("model").str.split_exact(":", 1)
+    model_parts = pl.col("model").str.split_exact(":", 1)
     return rated.select(
         "dialogue_id",
         "turn",
@@ -62,8 +76,8 @@ def answers(run: Run) -> pl.LazyFrame:
         interaction_id=pl.concat_str("dialogue_id", pl.lit("/"), "turn"),
         within_turn_id=pl.int_range(pl.len()).over("dialogue_id", "turn"),
         model_response="text",
-        model_name=named.struct.field("field_1"),
-        model_provider=named.struct.field("field_0"),
+        model_name=model_parts.struct.field("field_1"),
+        model_provider=model_parts.struct.field("field_0"),
         score=pl.col("rating").round().cast(pl.Int64),
         if_chosen="continued",
     )

@@ -1,5 +1,5 @@
-"""TRL's preference form, conversational with an explicit prompt: what `DPOTrainer`, `CPOTrainer`, `ORPOTrainer` and
-`RewardTrainer` read (TRL, Dataset formats and types).
+"""View in TRL's preference format, conversational with an explicit prompt, for `DPOTrainer`,
+`CPOTrainer`, `ORPOTrainer` and `RewardTrainer` (TRL, Dataset formats and types).
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import polars as pl
 
-    from simforge.views import Run
+    from simforge.views import ViewSource
 
 
-def frame(run: Run) -> pl.LazyFrame:
+def frame(run: ViewSource) -> pl.LazyFrame:
     return run.pairs().select("prompt", "chosen", "rejected")

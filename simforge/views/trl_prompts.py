@@ -1,5 +1,6 @@
-"""TRL's prompt-only form, what `GRPOTrainer` and the online trainers read, with columns that a reward function is
-handed: who asks, and what they want in words (TRL, Dataset formats and types).
+"""View in TRL's prompt-only format, for `GRPOTrainer` and the online trainers. Extra columns
+are passed to the reward function: who asks, and what they want in words (TRL, Dataset formats
+and types).
 """
 
 from __future__ import annotations
@@ -9,8 +10,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import polars as pl
 
-    from simforge.views import Run
+    from simforge.views import ViewSource
 
 
-def frame(run: Run) -> pl.LazyFrame:
-    return run.pairs().select("prompt", "persona_id", wish="system").unique(maintain_order=True)
+def frame(run: ViewSource) -> pl.LazyFrame:
+    return (
+        run.pairs()
+        .select("prompt", "persona_id", wish="system")
+        .unique(maintain_order=True)
+    )

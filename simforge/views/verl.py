@@ -1,6 +1,7 @@
-"""verl's prompts for reinforcement learning, as Parquet: `prompt` as messages, and what a reward function is handed in
-`reward_model` and `extra_info` (verl, Prepare data for post-training). The reward is yours (`custom_reward_function`):
-verl has none for a `data_source` that it does not know; `ground_truth` is the person's wish in words.
+"""View in verl's prompt format for reinforcement learning, as Parquet: `prompt` as messages,
+and the arguments of the reward function in `reward_model` and `extra_info` (verl, Prepare data
+for post-training). Supply your own reward (`custom_reward_function`): verl has none for this
+`data_source`. `ground_truth` is the person's wish in words.
 """
 
 from __future__ import annotations
@@ -8,13 +9,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from simforge.views import Run
-
+    from simforge.views import ViewSource
 import polars as pl
 
 
-def frame(run: Run) -> pl.LazyFrame:
-    prompts = run.pairs().select("prompt", "persona_id", "system").unique(maintain_order=True).with_row_index("index")
+def frame(run: ViewSource) -> pl.LazyFrame:
+    prompts = (
+        run.pairs()
+        .select("prompt", "persona_id", "system")
+        .unique(maintain_order=True)
+        .with_row_index("index")
+    )
     return prompts.select(
         "prompt",
         data_source=pl.lit("simforge"),

@@ -2,8 +2,8 @@
 
     uv run python tests/bench/personas_throughput.py [PACK] [N]
 
-Prints people per second of `personas.sample` (with and without writing the Parquet file), of a loop over Faker's five
-usual fields, their ratio, and the peak memory of the whole process.
+Prints people per second of `personas.sample` (with and without writing the Parquet file), of a
+loop over Faker's five usual fields, their ratio, and the peak memory of the whole process.
 """
 
 from __future__ import annotations
@@ -16,18 +16,20 @@ from pathlib import Path
 
 from faker import Faker
 
-from simforge import personas
+from simforge.personas.cast import sample_cast
+from simforge.personas.files import write_cast
+from simforge.personas.loader import load_pack
 
 
 def main(pack: str = "everyday", n: str = "1000000") -> None:
     people = int(n)
-    loaded = personas.load(pack)
-    personas.sample(loaded, 1_000, 0)  # Faker's lists are read once per process
+    loaded = load_pack(pack)
+    sample_cast(loaded, 1_000, 0)  # Faker's lists are read once per process
     start = time.perf_counter()
-    cast = personas.sample(loaded, people, 0)
+    cast = sample_cast(loaded, people, 0)
     drawn = time.perf_counter() - start
     with tempfile.TemporaryDirectory() as folder:
-        personas.write_cast(cast, Path(folder) / "cast.parquet")
+        write_cast(cast, Path(folder) / "cast.parquet")
     written = time.perf_counter() - start
     fake, fields = Faker("en_US"), 5_000
     start = time.perf_counter()
@@ -36,10 +38,16 @@ def main(pack: str = "everyday", n: str = "1000000") -> None:
     plain = fields / (time.perf_counter() - start)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(
-        f"{pack}, {len(loaded.traits)} traits: {people / drawn:,.0f} people/s; with writing {people / written:,.0f}/s"
+        f"{pack}, {len(loaded.traits)} traits: {people / drawn:,.0f} people/s; with writing "
+        f"{people / written:,.0f}/s"
     )
-    print(f"plain Faker, five fields: {plain:,.0f} people/s; ratio {people / drawn / plain:,.0f}")
-    print(f"{people:,} people in {drawn:.1f} s ({written:.1f} s with the file), peak memory {memory:.2f} GiB")
+    print(
+        f"plain Faker, five fields: {plain:,.0f} people/s; ratio {people / drawn / plain:,.0f}"
+    )
+    print(
+        f"{people:,} people in {drawn:.1f} s ({written:.1f} s with the file), peak memory "
+        f"{memory:.2f} GiB"
+    )
 
 
 if __name__ == "__main__":

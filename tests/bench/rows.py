@@ -2,9 +2,10 @@
 
 uv run python tests/bench/rows.py [ROWS]
 
-The rows are those of a scripted run, over and over under other ids, in tables whose keys fit each other. Each step runs
-in a process of its own, so that its peak of memory is its own. Prints rows a second and MiB at most; the figures of a
-plain `pyarrow` write of the same rows stand beside it, since machines differ.
+The rows are those of a scripted run, over and over under other ids, in tables whose keys fit
+each other. Each step runs in a process of its own, so that its peak of memory is its own.
+Prints rows a second and MiB at most; the figures of a plain `pyarrow` write of the same rows
+stand beside it, since machines differ.
 """
 
 from __future__ import annotations
@@ -21,7 +22,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-IDS = ("id", "parent", "persona_id", "dialogue_id", "chosen_id", "rejected_id", "judgment_id", "a", "b")
+IDS = (
+    "id",
+    "parent",
+    "persona_id",
+    "dialogue_id",
+    "chosen_id",
+    "rejected_id",
+    "judgment_id",
+    "a",
+    "b",
+)
 
 
 def again(table: pa.Table, number: int) -> pa.Table:
@@ -29,31 +40,41 @@ def again(table: pa.Table, number: int) -> pa.Table:
     for name in IDS:
         if name in table.schema.names:
             place = table.schema.get_field_index(name)
-            other = pc.binary_join_element_wise(table[name], pa.scalar(f"{number:05}"), "")
+            other = pc.binary_join_element_wise(
+                table[name], pa.scalar(f"{number:05}"), ""
+            )
             table = table.set_column(place, table.schema.field(place), other)
     return table
 
 
 def write(run: Path, out: Path, rows: int) -> dict[str, float]:
-    from simforge import records
+    from simforge.dataset import tables
+    from simforge.dataset.parquet import TableWriter
     from simforge.identity import file_sha256
-    from simforge.versions import Writer
 
-    tables = {
-        name: pq.read_table(run / f"data/{name}/train-00000-of-00001.parquet", schema=schema)
-        for name, schema in records.SCHEMAS.items()
+    copied = {
+        name: pq.read_table(
+            run / f"data/{name}/train-00000-of-00001.parquet", schema=schema
+        )
+        for name, schema in tables.SCHEMAS.items()
     }
-    tables["personas"] = pq.read_table(run / "data/personas/train-00000-of-00001.parquet")
-    copies = -(-rows // tables["preferences"].num_rows)
-    writer, seconds = Writer(out / "data"), 0.0
+    copied["personas"] = pq.read_table(
+        run / "data/personas/train-00000-of-00001.parquet"
+    )
+    copies = -(-rows // copied["preferences"].num_rows)
+    writer, seconds = TableWriter(out / "data"), 0.0
     for number in range(copies):
-        for name, table in tables.items():
+        for name, table in copied.items():
             copy = again(table, number)
-            for batch in copy.to_batches(max_chunksize=500):  # about what a shard brings
+            for batch in copy.to_batches(
+                max_chunksize=500
+            ):  # about what a shard brings
                 start = time.perf_counter()
-                writer.add(name, pa.Table.from_batches([batch]), ["train"] * batch.num_rows)
+                writer.add(
+                    name, pa.Table.from_batches([batch]), ["train"] * batch.num_rows
+                )
                 seconds += (time.perf_counter() - start) * (name == "preferences")
-    counts = writer.close({name: table.schema for name, table in tables.items()})
+    counts = writer.close({name: table.schema for name, table in copied.items()})
     manifest = json.loads((run / "manifest.json").read_text())
     manifest["counts"] = counts
     manifest["files"] = {
@@ -72,7 +93,9 @@ def write(run: Path, out: Path, rows: int) -> dict[str, float]:
 def plain(run: Path, out: Path, rows: int) -> dict[str, float]:
     table = pq.read_table(run / "data/preferences/train-00000-of-00001.parquet")
     copies = min(8, -(-rows // table.num_rows))
-    with pq.ParquetWriter(out / "plain.parquet", table.schema, compression="zstd") as file:
+    with pq.ParquetWriter(
+        out / "plain.parquet", table.schema, compression="zstd"
+    ) as file:
         start = time.perf_counter()
         for _ in range(copies):
             file.write_table(table, row_group_size=5_000)
@@ -80,22 +103,33 @@ def plain(run: Path, out: Path, rows: int) -> dict[str, float]:
 
 
 def seal(run: Path, out: Path, rows: int) -> dict[str, float]:
-    """What sealing does with pairs before it writes them: margins from the judges' noise, near-duplicates, counts."""
-    from simforge import records
-    from simforge.duplicates import Duplicates
+    """What sealing does with pairs before it writes them: margins from the judges' noise,
+    near-duplicates, counts."""
+    from simforge.dataset import tables
+    from simforge.dataset.duplicates import DuplicateFilter
 
-    pairs = pq.read_table(run / "data/preferences/train-00000-of-00001.parquet", schema=records.SCHEMAS["preferences"])
-    judged = pq.read_table(run / "data/judgments/train-00000-of-00001.parquet", schema=records.SCHEMAS["judgments"])
-    seen, start, done = Duplicates(True), time.perf_counter(), 0
+    pairs = pq.read_table(
+        run / "data/preferences/train-00000-of-00001.parquet",
+        schema=tables.SCHEMAS["preferences"],
+    )
+    judged = pq.read_table(
+        run / "data/judgments/train-00000-of-00001.parquet",
+        schema=tables.SCHEMAS["judgments"],
+    )
+    seen, start, done = DuplicateFilter(True), time.perf_counter(), 0
     for number in range(-(-rows // pairs.num_rows)):
         for batch in again(pairs, number).to_batches(max_chunksize=500):
-            seen.without(records.calibrated(pa.Table.from_batches([batch]), judged.slice(0, 100), {}))
+            seen.filter(
+                tables.with_calibrated_labels(
+                    pa.Table.from_batches([batch]), judged.slice(0, 100), {}
+                )
+            )
             done += batch.num_rows
     return {"rows": done, "rows/s": done / (time.perf_counter() - start)}
 
 
 def validate(run: Path, out: Path, rows: int) -> dict[str, float]:
-    from simforge import validation
+    from simforge.dataset import validation
 
     start = time.perf_counter()
     found = validation.problems(out)
@@ -133,14 +167,36 @@ def main(rows: int) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         run, out = Path(scratch) / "run", Path(scratch) / "out"
         out.mkdir()
-        command = [sys.executable, "-m", "simforge", "generate", "psoup", "--personas", "2000", "--model", "scripted:"]
-        subprocess.run([*command, "--set", "splits={}", "--out", run], check=True, stderr=subprocess.DEVNULL)
+        command = [
+            sys.executable,
+            "-m",
+            "simforge",
+            "generate",
+            "psoup",
+            "--personas",
+            "2000",
+            "--model",
+            "scripted:",
+        ]
+        subprocess.run(
+            [*command, "--set", "splits={}", "--out", run],
+            check=True,
+            stderr=subprocess.DEVNULL,
+        )
         for name in STEPS:
             arguments = [sys.executable, __file__, name, run, out, str(rows)]
-            print(subprocess.run(arguments, check=True, stdout=subprocess.PIPE, text=True).stdout, end="", flush=True)
+            print(
+                subprocess.run(
+                    arguments, check=True, stdout=subprocess.PIPE, text=True
+                ).stdout,
+                end="",
+                flush=True,
+            )
         size = sum(path.stat().st_size for path in out.glob("data/*/*"))
         files = [path.stat().st_size for path in out.glob("data/*/*.parquet")]
-        print(f"{size / 1e6:,.0f} MB in {len(files)} files, the largest {max(files) / 1e6:,.0f} MB")
+        print(
+            f"{size / 1e6:,.0f} MB in {len(files)} files, the largest {max(files) / 1e6:,.0f} MB"
+        )
 
 
 if __name__ == "__main__":
@@ -148,6 +204,10 @@ if __name__ == "__main__":
         name, run, out, rows = sys.argv[1:]
         found = STEPS[name](Path(run), Path(out), int(rows))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(f"{name:14}", " ".join(f"{key} {value:,.1f}" for key, value in found.items()), f"peak {peak:,.0f} MiB")
+        print(
+            f"{name:14}",
+            " ".join(f"{key} {value:,.1f}" for key, value in found.items()),
+            f"peak {peak:,.0f} MiB",
+        )
         sys.exit()
     main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000)

@@ -1,4 +1,5 @@
-"""Look at a report in QtWebEngine, which is Chromium: python tests/browser/look.py REPORT.html PICTURE.png"""
+"""Look at a report in QtWebEngine, which is Chromium: python tests/browser/look.py REPORT.html
+PICTURE.png"""
 
 from __future__ import annotations
 
@@ -52,7 +53,9 @@ class Page(QWebEnginePage):
 
     said: list[str] = []
 
-    def javaScriptConsoleMessage(self, level: Any, text: str, line: int, source: str) -> None:
+    def javaScriptConsoleMessage(
+        self, level: Any, text: str, line: int, source: str
+    ) -> None:
         self.said.append(f"{level.name} {line}: {text}")
 
 
@@ -82,13 +85,25 @@ def main(report: str, picture: str) -> None:
     waited(lambda done: QTimer.singleShot(1_500, done))  # to be painted
     assert view.grab().save(picture)
     print(found, *Page.said, sep="\n")
-    assert found.pop("title").endswith(": audit") and found.pop("none") == "0" and found.pop("charts") >= 4
+    assert (
+        found.pop("title").endswith(": audit")
+        and found.pop("none") == "0"
+        and found.pop("charts") >= 4
+    )
     assert found.pop("wide") <= 0, "the page is wider than the window"
-    assert len(found) == 4 and found[""][0] == 50 and all(a == b and fit for a, b, fit in found.values())
+    assert (
+        len(found) == 4
+        and found[""][0] == 50
+        and all(a == b and fit for a, b, fit in found.values())
+    )
     assert not Page.said, "the console is not silent"
     print(f"the report is drawn, its filters work, and no text runs: {picture}")
     sys.stdout.flush()
-    for one in (view, page, profile):  # else Qt takes them down in an order that crashes
+    for one in (
+        view,
+        page,
+        profile,
+    ):  # else Qt takes them down in an order that crashes
         shiboken6.delete(one)
     del application
     os._exit(0)

@@ -31,9 +31,19 @@ def main(folder: Path) -> None:
     made, _ = prepare_preference_datasets(settings, tokenizer)
     assert len(made) == len(rows) > 0
     for row, one in zip(rows, made, strict=True):
-        assert one["prompt"].endswith(f"{START}assistant\n") and one["prompt"].count(START) == len(row["messages"]) + 1
-        assert (one["prompt"] + one["chosen"]).count(row["messages"][-1]["content"]) == 1
-        assert one["chosen"] == row["chosen"]["content"] + END != one["rejected"] == row["rejected"]["content"] + END
+        assert (
+            one["prompt"].endswith(f"{START}assistant\n")
+            and one["prompt"].count(START) == len(row["messages"]) + 1
+        )
+        assert (one["prompt"] + one["chosen"]).count(
+            row["messages"][-1]["content"]
+        ) == 1
+        assert (
+            one["chosen"]
+            == row["chosen"]["content"] + END
+            != one["rejected"]
+            == row["rejected"]["content"] + END
+        )
     print(f"axolotl read {len(made)} rows")
 
 

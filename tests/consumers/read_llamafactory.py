@@ -1,4 +1,5 @@
-"""LLaMA-Factory's get_dataset reads the view `llamafactory`, by the `dataset_info.json` of the view's docstring."""
+"""LLaMA-Factory's get_dataset reads the view `llamafactory`, by the `dataset_info.json` of the
+view's docstring."""
 
 from __future__ import annotations
 
@@ -16,7 +17,9 @@ from tiny import START, tiny
 folder = Path(sys.argv[1])
 tiny(folder / "tiny")
 source = Path(__file__).parents[2] / "simforge" / "views" / "llamafactory.py"
-about = re.search(r"\{.*\}\}", ast.get_docstring(ast.parse(source.read_text())) or "", re.DOTALL)
+about = re.search(
+    r"\{.*\}\}", ast.get_docstring(ast.parse(source.read_text())) or "", re.DOTALL
+)
 assert about is not None
 info = json.loads(about.group(0))
 info["soup"]["file_name"] = "llamafactory.json"
@@ -30,15 +33,28 @@ settings = {
 }  # fmt: skip
 model_args, data_args, training_args, *_ = get_train_args(settings)
 loaded = load_tokenizer(model_args)
-tokenizer, template = loaded["tokenizer"], get_template_and_fix_tokenizer(loaded["tokenizer"], data_args)
-made = get_dataset(template, model_args, data_args, training_args, stage="rm", **loaded)["train_dataset"]
+tokenizer, template = (
+    loaded["tokenizer"],
+    get_template_and_fix_tokenizer(loaded["tokenizer"], data_args),
+)
+made = get_dataset(
+    template, model_args, data_args, training_args, stage="rm", **loaded
+)["train_dataset"]
 assert len(made) == len(rows) > 0
 for row, one in zip(rows, made, strict=True):
     texts = {}
     for side in ("chosen", "rejected"):
-        learnt = tokenizer.decode([number for number in one[f"{side}_labels"] if number != -100])
+        learnt = tokenizer.decode(
+            [number for number in one[f"{side}_labels"] if number != -100]
+        )
         texts[side] = tokenizer.decode(one[f"{side}_input_ids"])
-        assert learnt.startswith(row[side]["value"]) and texts[side].count(START) == len(row["conversations"]) + 2
-        assert texts[side].count(row["conversations"][-1]["value"]) == 1 and row["system"] in texts[side]
+        assert (
+            learnt.startswith(row[side]["value"])
+            and texts[side].count(START) == len(row["conversations"]) + 2
+        )
+        assert (
+            texts[side].count(row["conversations"][-1]["value"]) == 1
+            and row["system"] in texts[side]
+        )
     assert texts["chosen"] != texts["rejected"]
 print(f"llamafactory read {len(made)} rows")

@@ -24,10 +24,21 @@ made = RLHFDataset(str(folder / "verl.parquet"), tiny(folder / "tiny"), settings
 assert len(made) == len(rows) > 0
 for number, (_, row) in enumerate(rows.iterrows()):
     one = made[number]
-    said = [[(message["role"], message["content"]) for message in two] for two in (one["raw_prompt"], row["prompt"])]
+    said = [
+        [(message["role"], message["content"]) for message in two]
+        for two in (one["raw_prompt"], row["prompt"])
+    ]
     assert said[0] == said[1] and said[0][-1][0] == "user" and said[0][0][0] == "system"
-    assert one["reward_model"]["ground_truth"] == row["reward_model"]["ground_truth"] == said[0][0][1]
-    assert one["index"] == number and one["extra_info"]["persona_id"] and one["data_source"] == "simforge"
+    assert (
+        one["reward_model"]["ground_truth"]
+        == row["reward_model"]["ground_truth"]
+        == said[0][0][1]
+    )
+    assert (
+        one["index"] == number
+        and one["extra_info"]["persona_id"]
+        and one["data_source"] == "simforge"
+    )
 batch = next(iter(DataLoader(made, batch_size=4, collate_fn=collate_fn)))
 assert len(batch["raw_prompt"]) == 4
 print(f"verl read {len(made)} rows")

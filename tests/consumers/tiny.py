@@ -24,10 +24,16 @@ def tiny(folder: Path) -> Any:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     words.train_from_iterator(
         ["assistant user system"],
-        trainers.BpeTrainer(vocab_size=600, special_tokens=special, initial_alphabet=alphabet),
+        trainers.BpeTrainer(
+            vocab_size=600, special_tokens=special, initial_alphabet=alphabet
+        ),
     )
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=words, eos_token=END, pad_token=special[0], chat_template=CHAT, model_max_length=32_768
+        tokenizer_object=words,
+        eos_token=END,
+        pad_token=special[0],
+        chat_template=CHAT,
+        model_max_length=32_768,
     )
     config = Qwen2Config(
         vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,

@@ -2,8 +2,9 @@
 
     uv run --isolated --extra train python tests/train/dpo.py RUN MODEL [STEPS]
 
-With the wish before each prompt, since opposite people are in the data. Prints the loss of each step and the share of
-pairs of held-out people that the model ranks right, before and after, and saves the model into the folder MODEL.
+With the wish before each prompt, since opposite people are in the data. Prints the loss of each
+step and the share of pairs of held-out people that the model ranks right, before and after, and
+saves the model into the folder MODEL.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import simforge
 def main(run: str, folder: str, steps: int = 6) -> list[float]:
     model, tokenizer = smollm(Path(folder) / "base")
     train, test = (
-        simforge.load(run, view="trl_preference", split=split, system=True) for split in ("train", "test_personas")
+        simforge.load(run, view="trl_preference", split=split, system=True)
+        for split in ("train", "test_personas")
     )
     test = test.take(24)
     trainer = DPOTrainer(

@@ -1,4 +1,5 @@
-"""Reward models of the transformers library in this process: a tiny one of random weights, made here.
+"""Reward models of the transformers library in this process: a tiny one of random weights, made
+here.
 
 Outside the default tests, since it needs the extra `train`:
 
@@ -16,9 +17,10 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from simforge.display import Display  # noqa: E402
 from simforge.errors import ModelError  # noqa: E402
-from simforge.pipeline import Options, generate  # noqa: E402
+from simforge.run.options import Options  # noqa: E402
+from simforge.run.pipeline import generate  # noqa: E402
+from simforge.run.progress import Display  # noqa: E402
 
 SPACE = """
 description: What a reward model makes of an answer
@@ -36,11 +38,21 @@ def made(folder: Path, outputs: int) -> Path:
     letters = {chr(code): number for number, code in enumerate(range(32, 127))}
     vocabulary = {"<unk>": len(letters), "<pad>": len(letters) + 1, **letters}
     folder.mkdir()
-    words = {"version": "1.0", "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "<unk>"}}
-    words["pre_tokenizer"] = {"type": "Split", "pattern": {"Regex": "."}, "behavior": "Isolated", "invert": False}
+    words = {
+        "version": "1.0",
+        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "<unk>"},
+    }
+    words["pre_tokenizer"] = {
+        "type": "Split",
+        "pattern": {"Regex": "."},
+        "behavior": "Isolated",
+        "invert": False,
+    }
     (folder / "tokenizer.json").write_text(json.dumps(words))
     transformers.PreTrainedTokenizerFast(
-        tokenizer_file=str(folder / "tokenizer.json"), unk_token="<unk>", pad_token="<pad>"
+        tokenizer_file=str(folder / "tokenizer.json"),
+        unk_token="<unk>",
+        pad_token="<pad>",
     ).save_pretrained(folder)
     torch.manual_seed(0)
     config = transformers.GPT2Config(
@@ -54,23 +66,34 @@ def made(folder: Path, outputs: int) -> Path:
 def options(tmp_path: Path, model: Path) -> Options:
     (tmp_path / "space.yaml").write_text(SPACE)
     overrides = (f"cast.space={tmp_path}/space.yaml", f"models.rm='reward:{model}'")
-    return Options(tmp_path / "run", 6, "personalllm", models=("scripted:",), overrides=overrides)
+    return Options(
+        tmp_path / "run", 6, "personalllm", models=("scripted:",), overrides=overrides
+    )
 
 
-def test_a_reward_model_scores_in_this_process_and_decides_by_the_persons_weights(tmp_path):
+def test_a_reward_model_scores_in_this_process_and_decides_by_the_persons_weights(
+    tmp_path,
+):
     run = generate(options(tmp_path, made(tmp_path / "rm", 1)), Display())
     answers = pl.read_parquet(run.path / "data/candidates/*.parquet")
     scores = answers.explode("scores").unnest("scores")
-    assert scores.filter(name="good")["value"].n_unique() > 8 and scores["value"].is_finite().all()
+    assert (
+        scores.filter(name="good")["value"].n_unique() > 8
+        and scores["value"].is_finite().all()
+    )
     same = scores.group_by("text", "prefix").agg(pl.col("value").n_unique())
     assert same["value"].max() == 1
     value = dict(scores.filter(name="good").select("id", "value").iter_rows())
     for row in pl.read_parquet(run.path / "data/preferences/*.parquet").to_dicts():
         good, bad = row["profile"]["vector"]
-        lead = (good - bad) * (value[row["chosen_id"]] - value[row["rejected_id"]]) / 0.5
+        lead = (
+            (good - bad) * (value[row["chosen_id"]] - value[row["rejected_id"]]) / 0.5
+        )
         assert row["value_gap"] == pytest.approx(lead) and lead > 0
 
 
 def test_a_classifier_of_several_outputs_is_no_reward_model(tmp_path):
-    with pytest.raises(ModelError, match="gives 3 numbers, and a reward model gives one"):
+    with pytest.raises(
+        ModelError, match="gives 3 numbers, and a reward model gives one"
+    ):
         generate(options(tmp_path, made(tmp_path / "rm", 3)), Display())

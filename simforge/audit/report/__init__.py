@@ -1,0 +1,1 @@
+"""The report of an audit: one HTML page with tables and charts."""

@@ -1,0 +1,401 @@
+"""Dataset versions on the Hugging Face Hub, as tags of a repository.
+
+    push(Path("OUT"), "OWNER/NAME", "1.2.0")     -> one commit, one tag v1.2.0
+    pull("OWNER/NAME@1.2.0", Path("OUT"))        -> the same folder again, every file checked
+
+A version is a sealed run with a semantic version number. Tags are never moved. Pushing the same
+bytes makes no second commit, and an interrupted push does not upload finished files again. If
+somebody else has committed in the meantime, the commit is made on top of theirs. Repositories
+are private unless public is requested, and columns that a pack marks as sensitive are not
+uploaded unless requested.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from simforge.dataset.manifest import Manifest
+from simforge.errors import HubError, NotFound, UsageError
+from simforge.hub import releases
+from simforge.hub.releases import TAG, PublishedVersion, PushResult, Version
+from simforge.identity import file_sha256
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+
+T = TypeVar("T")
+
+
+MAX_ATTEMPTS = 8
+"Maximum number of attempts of a call to the Hub."
+
+
+MAX_COMMIT_ATTEMPTS = 5
+"Maximum number of attempts to commit on top of other people's commits."
+
+
+FIRST_PAUSE_S = 0.2
+"Seconds before the first retry; doubled for each further one."
+
+
+MAX_PAUSE_S = 10.0
+"Maximum number of seconds between two attempts."
+
+
+_LOCATED: dict[tuple[str, str], PublishedVersion] = {}
+"Versions already looked up, by endpoint and reference; valid because tags never move."
+
+
+_VERIFIED_FILES: set[tuple[Path, str]] = set()
+"Files in the Hub's cache whose digests this process has checked."
+
+
+REFERENCE = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@v?(?P<version>[^@/]+)")
+"Form of a version on the Hub: OWNER/NAME@1.2.0, or @latest."
+
+
+def push(
+    folder: Path,
+    repo: str,
+    version: str,
+    public: bool = False,
+    with_traits: bool = False,
+) -> PushResult:
+    """Publish a sealed run as a version; `traits` includes the columns that its pack marks as
+    sensitive.
+
+    Raises `UsageError`, `HubError`.
+    """
+    wanted, api = Version.parse(version), _api()
+    _check_repo_name(repo)
+    with releases.stage_for_publication(folder, with_traits, str(wanted)) as (
+        staged,
+        manifest,
+    ):
+        _with_retries(
+            lambda: api.create_repo(
+                repo, repo_type="dataset", private=not public, exist_ok=True
+            ),
+            repo,
+        )
+        for _ in range(MAX_COMMIT_ATTEMPTS):
+            head, tags = _refs(api, repo)
+            if wanted in tags:
+                return _existing_version(api, repo, wanted, tags[wanted], manifest)
+            before = max(
+                (existing for existing in tags if existing < wanted), default=None
+            )
+            old = _manifest(api, repo, tags[before]) if before else None
+            release = releases.describe_release(repo, wanted, before, old, manifest)
+            commit, committed = head, False
+            if not releases.same_version(_manifest(api, repo, head), manifest):
+                texts = releases.text_files(manifest, release, staged)
+                new_commit = _commit(
+                    api, repo, head, staged, texts, f"Version {wanted}"
+                )
+                if new_commit is None:  # somebody else committed first
+                    continue
+                commit, committed = new_commit, True
+            _tag(api, repo, wanted, commit)
+            return PushResult(
+                PublishedVersion(repo, wanted, commit, manifest),
+                committed,
+                release.changes,
+            )
+    raise HubError(
+        f"{repo}: others kept committing during the push ({MAX_COMMIT_ATTEMPTS} "
+        "attempts). Try again later."
+    )
+
+
+def versions(repo: str) -> list[PublishedVersion]:
+    """List the versions of a repository, oldest first. Raises `HubError`."""
+    _check_repo_name(repo)
+    api = _api()
+    _, tags = _refs(api, repo)
+    return [
+        PublishedVersion(
+            repo, version, tags[version], _manifest(api, repo, tags[version]) or {}
+        )
+        for version in sorted(tags)
+    ]
+
+
+def pull(
+    reference: str,
+    out: Path | None = None,
+    tables: tuple[str, ...] = (),
+    split: str | None = None,
+) -> Path:
+    """Download a version, or some of its tables or one split of them, and return its folder:
+    `out`, or one in the Hub's cache.
+
+    Raises `UsageError`, and `HubError` if a file does not match the manifest.
+    """
+    from huggingface_hub import snapshot_download
+
+    api, published = _api(), locate(reference)
+    if out is not None and out.exists() and any(out.iterdir()):
+        raise UsageError(
+            f"{out} already exists and is not empty: choose another --out."
+        )
+    patterns = (
+        [
+            "README.md",
+            "manifest.json",
+            "audit.json",
+            *(f"data/{table}/{split or ''}*" for table in tables),
+        ]
+        if tables
+        else None
+    )
+    folder = Path(
+        _with_retries(
+            lambda: snapshot_download(
+                published.repo,
+                repo_type="dataset",
+                revision=published.commit,
+                local_dir=out,
+                allow_patterns=patterns,
+            ),
+            published.repo,
+        )
+    )
+    if out is not None:
+        shutil.rmtree(folder / ".cache", ignore_errors=True)
+    for name, about in published.manifest["files"].items():
+        path = folder / name
+        if patterns is not None and not path.exists():
+            continue
+        if (path, about["sha256"]) not in _VERIFIED_FILES and (
+            not path.is_file() or file_sha256(path) != about["sha256"]
+        ):
+            if out is not None:
+                shutil.rmtree(folder)
+            raise HubError(
+                f"{reference}: {name} is not what its manifest says; pull it again. "
+                f"({api.endpoint})"
+            )
+        _VERIFIED_FILES.add((path, about["sha256"]))
+    return folder
+
+
+def locate(reference: str) -> PublishedVersion:
+    """Find the version that a reference names. Raises `UsageError`, `NotFound`, `HubError`."""
+    match = REFERENCE.fullmatch(reference)
+    if match is None:
+        raise UsageError(
+            f"a version on the Hub is written OWNER/NAME@1.2.0 (or @latest), not {reference!r}."
+        )
+    api, repo = _api(), match["repo"]
+    if (api.endpoint, reference) in _LOCATED:
+        return _LOCATED[api.endpoint, reference]
+    _, tags = _refs(api, repo)
+    if not tags:
+        raise HubError(
+            f"{repo} has no versions: push one with simforge push DIR {repo} --version 0.1.0."
+        )
+    version = (
+        max(tags) if match["version"] == "latest" else Version.parse(match["version"])
+    )
+    if version not in tags:
+        raise NotFound(
+            "version",
+            str(version),
+            [*map(str, tags), "latest"],
+            f"They belong to {repo}.",
+        )
+    manifest = _manifest(api, repo, tags[version])
+    if manifest is None:
+        raise HubError(
+            f"{repo}@{version} has no manifest.json: it is not a SimForge dataset."
+        )
+    published = PublishedVersion(repo, version, tags[version], manifest)
+    if match["version"] != "latest":
+        _LOCATED[api.endpoint, reference] = published
+    return published
+
+
+def is_version(source: str) -> bool:
+    """Return whether a source has the form of a version on the Hub."""
+    return REFERENCE.fullmatch(source) is not None
+
+
+def _commit(
+    api: HfApi, repo: str, head: str, folder: Path, texts: dict[str, str], message: str
+) -> str | None:
+    """Replace the repository's data and texts by the folder's in one commit; `None` if somebody
+    else committed first."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    adds = [
+        CommitOperationAdd(name, content.encode()) for name, content in texts.items()
+    ]
+    adds += [
+        CommitOperationAdd(name, str(folder / name))
+        for name in releases.data_files(folder, texts)
+    ]
+    new_names = {operation.path_in_repo for operation in adds}
+    existing_files = _with_retries(
+        lambda: api.list_repo_files(repo, repo_type="dataset", revision=head), repo
+    )
+    our_files = [
+        name
+        for name in existing_files
+        if name.startswith("data/") or name in releases.OPTIONAL_FILES
+    ]
+    stale_files = [name for name in our_files if name not in new_names]
+    operations: list[Any] = [
+        *adds,
+        *(CommitOperationDelete(name) for name in stale_files),
+    ]
+
+    def commit() -> str:
+        commit_info = api.create_commit(
+            repo,
+            operations,
+            commit_message=message,
+            repo_type="dataset",
+            parent_commit=head,
+            revision="main",
+        )
+        return str(commit_info.oid)
+
+    try:
+        return _with_retries(commit, repo)
+    except _CommitConflict:
+        return None
+
+
+def _tag(api: HfApi, repo: str, version: Version, commit: str) -> None:
+    def tag() -> None:
+        api.create_tag(
+            repo, tag=version.tag, revision=commit, repo_type="dataset", exist_ok=True
+        )
+
+    _with_retries(tag, repo)
+    _, tags = _refs(api, repo)
+    if tags.get(version) != commit:
+        raise HubError(
+            f"{repo}: the tag {version.tag} was set by somebody else in the meantime, "
+            "on different data."
+        )
+
+
+def _existing_version(
+    api: HfApi, repo: str, version: Version, commit: str, manifest: Manifest
+) -> PushResult:
+    """Handle a version that exists: leave it alone, and raise `UsageError` if it is
+    different."""
+    releases.check_unchanged(repo, version, _manifest(api, repo, commit), manifest)
+    return PushResult(PublishedVersion(repo, version, commit, manifest), False, [])
+
+
+def _refs(api: HfApi, repo: str) -> tuple[str, dict[Version, str]]:
+    """Return the commit of `main`, and the commit of each tag that is a version."""
+    refs = _with_retries(lambda: api.list_repo_refs(repo, repo_type="dataset"), repo)
+    heads = {branch.name: branch.target_commit for branch in refs.branches}
+    version_tags = [tag for tag in refs.tags if TAG.fullmatch(tag.name)]
+    return heads.get("main", ""), {
+        Version.parse(tag.name): tag.target_commit for tag in version_tags
+    }
+
+
+def _manifest(api: HfApi, repo: str, revision: str) -> Manifest | None:
+    """Download the manifest at a revision; `None` if there is none."""
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        path = _with_retries(
+            lambda: api.hf_hub_download(
+                repo, "manifest.json", repo_type="dataset", revision=revision
+            ),
+            repo,
+        )
+    except EntryNotFoundError:
+        return None
+    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    if isinstance(content, dict) and isinstance(content.get("files"), dict):
+        return cast(Manifest, content)
+    return None
+
+
+class _CommitConflict(Exception):
+    """Raised when somebody else has committed in the meantime."""
+
+
+def _with_retries(call: Callable[[], T], repo: str) -> T:
+    """Call the Hub, with retries while they can help. Raises `HubError` with the Hub's own
+    message."""
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    network: Any = (
+        HfHubHTTPError,
+        *HfHubHTTPError.__bases__,
+        OSError,
+    )  # its HTTP library varies
+    problem: BaseException | None = None
+    for attempt in range(MAX_ATTEMPTS):
+        try:
+            return call()
+        except LocalEntryNotFoundError as lost:  # could not ask, not: does not exist
+            problem = lost
+        except EntryNotFoundError:
+            raise
+        except RepositoryNotFoundError as missing:
+            hint = "log in with `hf auth login`, or set HF_TOKEN, if it is private"
+            raise HubError(
+                f"the Hub has no dataset {repo}, or you lack access: {hint} "
+                f"({_error_text(missing)})"
+            ) from None
+        except HfHubHTTPError as refused:
+            status = refused.response.status_code if refused.response is not None else 0
+            if status == 412:
+                raise _CommitConflict from None
+            if status in (401, 403):
+                hint = "log in with `hf auth login`, or set HF_TOKEN to a token with write access"
+                raise HubError(
+                    f"the Hub refuses {repo} ({status}: {_error_text(refused)}): {hint}."
+                ) from None
+            if status and status < 500 and status not in (408, 429):
+                raise HubError(
+                    f"the Hub refuses {repo} ({status}: {_error_text(refused)})."
+                ) from None
+            problem = refused
+        except network as lost:
+            problem = lost
+        time.sleep(min(MAX_PAUSE_S, FIRST_PAUSE_S * 2**attempt))
+    assert problem is not None
+    raise HubError(
+        f"the Hub cannot be reached for {repo} ({MAX_ATTEMPTS} attempts): {_error_text(problem)}"
+    ) from None
+
+
+def _error_text(problem: BaseException) -> str:
+    return " ".join(str(problem).split())[:200]
+
+
+def _check_repo_name(repo: str) -> None:
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+        raise UsageError(
+            f"a dataset on the Hub is written OWNER/NAME, not {repo!r}; a folder of "
+            "versions file://PATH."
+        )
+
+
+def _api() -> HfApi:
+    from huggingface_hub import HfApi
+
+    return HfApi(library_name="simforge")

@@ -1,0 +1,160 @@
+"""People as files: a cast is written to a table with its pack inside, and read from one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from simforge.errors import SourceError, UsageError, suggest
+from simforge.identity import digest
+from simforge.personas.loader import load_pack
+from simforge.personas.pack import Pack, polars_schema
+
+if TYPE_CHECKING:
+    import polars as pl
+from simforge.personas.cast import (
+    CAST_SUFFIXES,
+    PACK_METADATA_KEY,
+    Cast,
+    Rejections,
+    _check_complete,
+)
+
+
+def write_cast(cast: Cast, path: Path) -> None:
+    """Write people as .parquet (with their pack in the metadata, so that `--cast` needs no
+    other file), .jsonl or .csv."""
+    frame = cast.frame
+    if cast.texts is not None:
+        frame = frame.with_columns(cast.texts.alias("text"))
+    if cast.profiles is not None:
+        if path.suffix == ".csv":
+            raise UsageError(
+                f"{path}: a .csv cannot hold profiles; write .parquet or .jsonl."
+            )
+        frame = frame.with_columns(cast.profiles.alias("profile"))
+    if path.suffix == ".parquet":
+        frame.write_parquet(path, metadata={PACK_METADATA_KEY: pack_metadata(cast)})
+    elif path.suffix == ".jsonl":
+        frame.write_ndjson(path)
+    elif path.suffix == ".csv":
+        frame.write_csv(path)
+    else:
+        raise UsageError(f"{path}: people are written as {', '.join(CAST_SUFFIXES)}.")
+
+
+def pack_metadata(cast: Cast) -> str:
+    """Return the pack and its name as JSON, so that people can be read again without the
+    pack file."""
+    return json.dumps(
+        {"name": cast.name, "pack": cast.pack.content()}, ensure_ascii=False
+    )
+
+
+def read_cast(path: Path, fallback: str, n: int | None) -> Cast:
+    """Read the people of a cast file or of a run folder's personas table; only the first `n` if
+    given.
+
+    The pack is the one stored in the file, else `fallback`; the table must have all of its
+    traits. Raises `SourceError`.
+    """
+    import polars as pl
+
+    from simforge.identity import file_sha256
+
+    files = sorted(path.glob("data/personas/*.parquet")) if path.is_dir() else [path]
+    if not files or not all(file.is_file() for file in files):
+        problem_text = "is no finished run" if path.is_dir() else "is not there"
+        raise SourceError(
+            f"--cast {path} {problem_text}; give a file of `personas sample --out`, or "
+            "a run folder."
+        )
+    try:
+        frame = pl.concat([_readers()[file.suffix](file) for file in files])
+        meta = (
+            pl.read_parquet_metadata(files[0]).get(PACK_METADATA_KEY)
+            if files[0].suffix == ".parquet"
+            else None
+        )
+    except KeyError:
+        raise SourceError(
+            f"--cast {path}: people are read from {', '.join(CAST_SUFFIXES)}, or from a run folder."
+        ) from None
+    except (OSError, pl.exceptions.PolarsError) as problem:
+        raise SourceError(
+            f"--cast {path} cannot be read: {str(problem).splitlines()[0]}."
+        ) from None
+    frame = frame.sort("index") if "index" in frame.columns else frame
+    if not frame.height:
+        raise SourceError(f"--cast {path} has no people.")
+    n = frame.height if n is None else n
+    if n > frame.height:
+        raise SourceError(
+            f"--cast {path} has {frame.height} people, and --personas asks for {n}."
+        )
+    name, pack = (
+        _parse_pack_metadata(path, meta) if meta else (fallback, load_pack(fallback))
+    )
+    kinds = polars_schema(pack)
+    for column in kinds:
+        if column not in frame.columns:
+            suggestion = suggest(column, frame.columns)
+            raise SourceError(
+                f"--cast {path} has no column {column!r}{suggestion}. SimForge assumed "
+                f"the pack {name}; choose another with --set cast.pack=PACK."
+            )
+    try:
+        people = frame.select(
+            pl.col(column).cast(kind) for column, kind in kinds.items()
+        )
+    except pl.exceptions.PolarsError as problem:
+        raise SourceError(
+            f"--cast {path} does not fit {name}: {str(problem).splitlines()[0]}."
+        ) from None
+    cast = Cast(
+        pack=pack,
+        name=name,
+        frame=people.head(n),
+        rejections=Rejections(n),
+        texts=frame["text"].head(n) if "text" in frame.columns else None,
+        profiles=frame["profile"].head(n) if "profile" in frame.columns else None,
+        sha256=digest([file_sha256(file) for file in files]),
+        external=meta is None,
+    )
+    _check_complete(cast, path)
+    return cast
+
+
+def read_pack(file: Path) -> Pack:
+    """Read the pack stored in a Parquet file of people. Raises `SourceError`."""
+    import polars as pl
+
+    meta = pl.read_parquet_metadata(file).get(PACK_METADATA_KEY)
+    if meta is None:
+        raise SourceError(f"{file} does not contain the pack of its people.")
+    return _parse_pack_metadata(file, meta)[1]
+
+
+def _parse_pack_metadata(path: Path, metadata: str) -> tuple[str, Pack]:
+    try:
+        content = json.loads(metadata)
+        return content["name"], Pack.model_validate(content["pack"])
+    except (ValueError, KeyError, ValidationError) as problem:
+        raise SourceError(
+            f"--cast {path} was written by another version of SimForge "
+            f"({str(problem).splitlines()[0]})."
+        ) from None
+
+
+def _readers() -> dict[str, Callable[[Path], pl.DataFrame]]:
+    import polars as pl
+
+    return {
+        ".parquet": pl.read_parquet,
+        ".jsonl": lambda path: pl.read_ndjson(path, infer_schema_length=None),
+        ".csv": lambda path: pl.read_csv(path, infer_schema_length=None),
+    }

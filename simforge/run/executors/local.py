@@ -1,0 +1,41 @@
+"""The `local` executor: one worker, in this process and its event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from dataclasses import replace
+
+from simforge.run.executors.base import HEARTBEAT_SECONDS, CurrentUrls, WorkerPool
+from simforge.run.shards import Control, Job, ProgressListener, Shard, ShardDone, Worker
+
+
+async def run(
+    job: Job,
+    shards: Iterable[Shard],
+    workers: int,
+    listener: ProgressListener,
+    urls: CurrentUrls,
+) -> AsyncGenerator[ShardDone, None]:
+    """Play the shards. `workers` multiplies the number of dialogues in flight: more event loops
+    would not make one process faster."""
+    job = replace(job, concurrency=job.concurrency * workers)
+    worker = await Worker.open(job, listener)
+    try:
+        pool = WorkerPool(shards)
+        pool.add(worker.wait_for_slot, worker.play)
+        pool.run_alongside(_update_urls(worker, urls))
+        async with aclosing(pool.results()) as finished:
+            async for played in finished:
+                yield played
+    finally:
+        await worker.close()
+
+
+async def _update_urls(worker: Worker, urls: CurrentUrls) -> None:
+    """Send the worker the current URLs of models whose URLs can change."""
+    for number in itertools.count(1):
+        await asyncio.sleep(HEARTBEAT_SECONDS)
+        worker.apply(Control(number, urls=urls()))

@@ -1,0 +1,291 @@
+"""Sealing: a finished run becomes a dataset version, with tables, manifest and card."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import platform
+import shutil
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from simforge import __version__, catalog
+from simforge.dataset import card, croissant, licences, selection, tables
+from simforge.dataset.audit_files import AUDIT
+from simforge.dataset.duplicates import DuplicateFilter
+from simforge.dataset.manifest import FileEntry, Manifest, ModelEntry
+from simforge.dataset.parquet import TableWriter
+from simforge.dataset.writing import disk_errors, write_atomically
+from simforge.dialogue import style
+from simforge.identity import file_sha256
+from simforge.judging import reliability
+from simforge.models.contract import ModelSpec
+from simforge.personas.cast import PACK_METADATA_KEY
+from simforge.personas.files import pack_metadata
+from simforge.recipe import prompts
+from simforge.recipe.schema import Recipe, without_locations
+from simforge.run.folder import RunFolder
+from simforge.run.plan import Plan
+from simforge.run.shards import Tally
+from simforge.types import JsonObject, Role, Usage
+
+SAMPLES, SAMPLE_POOL = 3, 100
+"Number of pairs shown in the card, and number of first pairs that they are chosen from."
+
+
+PERSONA_BATCH = 1_000
+"Number of personas written at a time."
+
+
+def seal(
+    folder: RunFolder,
+    plan: Plan,
+    models: Mapping[Role, ModelEntry],
+    totals: Tally,
+    spent: float | None,
+) -> Manifest:
+    """Merge the parts into tables, write card and manifest, and return the manifest. `spent` is
+    the cost of the run, if it was counted."""
+    with disk_errors(folder.path):
+        staging = folder.work / "sealing"
+        shutil.rmtree(staging, ignore_errors=True)
+        sealed = _write_tables(folder, plan, staging)
+        manifest = _manifest(folder, plan, models, totals, sealed, staging) | {
+            "spent": spent
+        }
+        for name in ("manifest.json", "README.md", croissant.FILE_NAME, AUDIT):
+            (folder.path / name).unlink(missing_ok=True)
+        shutil.rmtree(folder.path / "data", ignore_errors=True)
+        (staging / "data").replace(folder.path / "data")
+        write_atomically(folder.path / "README.md", card.render(manifest))
+        write_atomically(folder.path / croissant.FILE_NAME, croissant.render(manifest))
+        write_atomically(
+            folder.path / "manifest.json",
+            json.dumps(manifest, indent=2, ensure_ascii=False),
+        )
+        shutil.rmtree(staging, ignore_errors=True)
+    return manifest
+
+
+DIALOGUE_KEYS = ("id", "parent", "prompt_id")
+
+
+@dataclass(slots=True)
+class _SealingResult:
+    """Results of sealing a run's tables."""
+
+    counts: dict[str, dict[str, int]]
+    "Rows by table and split."
+    judges: JsonObject | None
+    distinct: dict[str, int]
+    "Counts of pairs and of distinct triples and answer pairs; see `Duplicates.distinct`."
+    duplicates: int
+    "Pairs dropped because the same person has a nearly identical one."
+
+
+def _write_tables(folder: RunFolder, plan: Plan, staging: Path) -> _SealingResult:
+    """Stream all rows into the files of the tables. All judgments are read first, since the
+    noise of a judge decides the value of its labels."""
+    record = reliability.JudgeStatistics()
+    for part in folder.parts():
+        record.add(tables.judge_rows(part))
+    noise, uninformed, duplicates = (
+        record.noise,
+        record.uninformative,
+        DuplicateFilter(plan.recipe.filters.near_duplicates),
+    )
+    writer = TableWriter(staging / "data")
+    number, per_persona = -1, plan.recipe.prompts.per_persona
+    for part in folder.parts():
+        part_tables = {
+            name: tables.table_from_part(part, name) for name in tables.SCHEMAS
+        }
+        split_by_dialogue = {}
+        for key, parent, prompt in zip(
+            *(part_tables["dialogues"][name].to_pylist() for name in DIALOGUE_KEYS),
+            strict=True,
+        ):
+            # a branch follows its parent and goes into the same split
+            number += parent is None
+            split_by_dialogue[key] = plan.dialogue_split(number // per_persona, prompt)
+        pairs, duplicate_discards = duplicates.filter(
+            tables.with_calibrated_labels(
+                part_tables["preferences"], part_tables["judgments"], noise, uninformed
+            )
+        )
+        part_tables |= {
+            "preferences": pairs,
+            "discards": pa.concat_tables([part_tables["discards"], duplicate_discards]),
+        }
+        for name, table in part_tables.items():
+            owners = table["id" if name == "dialogues" else "dialogue_id"].to_pylist()
+            writer.add(name, table, [split_by_dialogue[owner] for owner in owners])
+    schema = tables.personas_schema(plan.cast.pack)
+    schema = schema.with_metadata(
+        {
+            **schema.metadata,
+            PACK_METADATA_KEY: pack_metadata(plan.cast),
+        }
+    )
+    for start in range(0, len(plan.cast), PERSONA_BATCH):
+        people = [
+            plan.persona(index)
+            for index in range(start, min(start + PERSONA_BATCH, len(plan.cast)))
+        ]
+        rows = [
+            tables.persona_row(person, plan.cast.name, plan.cast.pack.licence)
+            for person in people
+        ]
+        table = pa.Table.from_pylist(rows, schema=schema)
+        writer.add(
+            "personas", table, [plan.person_split(person.index) for person in people]
+        )
+    counts = writer.close({**tables.SCHEMAS, "personas": schema})
+    return _SealingResult(
+        counts, record.summary(), duplicates.distinct, duplicates.dropped
+    )
+
+
+def _manifest(
+    folder: RunFolder,
+    plan: Plan,
+    models: Mapping[Role, ModelEntry],
+    totals: Tally,
+    sealed: _SealingResult,
+    staging: Path,
+) -> Manifest:
+    files: dict[str, FileEntry] = {}
+    for path in sorted((staging / "data").rglob("*.parquet")):
+        metadata = pq.read_metadata(path)
+        groups = map(metadata.row_group, range(metadata.num_row_groups))
+        files[path.relative_to(staging).as_posix()] = {
+            "sha256": file_sha256(path),
+            "bytes": path.stat().st_size,
+            "rows": metadata.num_rows,
+            "uncompressed": sum(group.total_byte_size for group in groups),
+        }
+    usage = totals.as_dict()["usage"]
+    names = [usage_field.name for usage_field in fields(Usage)]
+    return {
+        "simforge": __version__,
+        "schema_version": tables.SCHEMA_VERSION,
+        "digest": folder.digest,
+        "identity": folder.identity,
+        "recipe": without_locations(plan.recipe),
+        "seed": plan.seed,
+        "personas": len(plan.cast),
+        "cast": {"of": plan.cast.name, **asdict(plan.cast.rejections)},
+        "persona_sources": plan.cast.pack.sources,
+        "traits": {
+            name: {"type": trait.type, "about": trait.description or name}
+            for name, trait in plan.cast.pack.traits.items()
+        },
+        "licence": licences.licence_of_rows(_licences(plan, models)),
+        "space": {
+            "name": catalog.label(plan.recipe.cast.space),
+            **plan.space.model_dump(mode="json", exclude_none=True),
+        },
+        "models": dict(models),
+        "counts": sealed.counts,
+        "clusters": plan.cluster_summary,
+        "distinct": sealed.distinct,
+        "dialogues": {
+            "played": totals.dialogues,
+            "failed": totals.failed,
+            "turns": totals.turns,
+        },
+        "discards": dict(
+            sorted((totals.discards + Counter(duplicate=sealed.duplicates)).items())
+        ),
+        "dropped": selection.drop_rates(staging / "data", plan.cast.pack, plan.space),
+        "judges": sealed.judges,
+        "fidelity": style.summary(staging / "data"),
+        "samples": _samples(staging / "data" / "preferences"),
+        "usage": {
+            role: dict(zip(names, counts, strict=True))
+            for role, counts in sorted(usage.items())
+        },
+        "files": files,
+        "environment": _environment(),
+    }
+
+
+def _samples(folder: Path) -> list[JsonObject]:
+    """Choose a few example pairs with different wishes, from the training split only."""
+    samples: dict[Any, JsonObject] = {}
+    for path in sorted(folder.glob("train-*.parquet")):
+        columns = [
+            "dialogue_id",
+            "prompt",
+            "system",
+            "chosen",
+            "rejected",
+            "dimension",
+            "label",
+        ]
+        for batch in pq.ParquetFile(path).iter_batches(SAMPLE_POOL, columns=columns):
+            for row in batch.to_pylist():
+                row.pop("dialogue_id")
+                samples.setdefault((row["dimension"], row["system"]), row)
+            return list(samples.values())[:SAMPLES]
+    return []
+
+
+def _licences(plan: Plan, models: Mapping[Role, ModelEntry]) -> dict[str, str]:
+    """Licence of each source of the rows: people, prompts and models."""
+    people = plan.recipe.licence("people") or (
+        "unknown" if plan.cast.external else plan.cast.pack.licence
+    )
+    licence_by_source = {f"the people ({plan.cast.name})": people}
+    source = plan.recipe.prompts.source
+    if plan.prompts:
+        licence = plan.recipe.licence("prompts") or (
+            "unknown" if catalog.is_path(source) else prompts.LICENCE
+        )
+        licence_by_source[f"the prompts ({Path(source).name})"] = licence
+    return licence_by_source | {
+        f"`{about['reference']}`": about["licence"] for about in models.values()
+    }
+
+
+def _environment() -> dict[str, str]:
+    environment = {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+    }
+    for name in (
+        "faker",
+        "jinja2",
+        "krippendorff",
+        "numpy",
+        "openvino-genai",
+        "polars",
+        "pyarrow",
+        "ray",
+        "rensa",
+    ):
+        with contextlib.suppress(PackageNotFoundError):
+            environment[name] = version(name)
+    return environment
+
+
+def model_summaries(
+    specs: Mapping[Role, ModelSpec], recipe: Recipe
+) -> dict[Role, ModelEntry]:
+    """Describe each role's model for the manifest."""
+    return {
+        role: {
+            "reference": spec.reference,
+            "fingerprint": spec.fingerprint,
+            "licence": recipe.licence(spec.reference) or spec.licence,
+            "about": spec.about,
+        }
+        for role, spec in specs.items()
+    }
