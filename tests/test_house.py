@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import pickle
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -200,79 +199,4 @@ def test_people_are_sampled_into_a_file(tmp_path):
     assert (done.status, done.out) == (
         0,
         f"2000 people are in {tmp_path / 'cast.parquet'}\n",
-    )
-
-
-def test_the_readmes_tree_tells_the_truth():
-    readme = (ROOT.parent / "README.md").read_text()
-    named = re.findall(r"^(\w+)/ ", readme, re.MULTILINE)
-    assert {
-        "personas",
-        "generators",
-        "pipelines",
-        "schemas",
-        "simforge",
-        "tests",
-        "docs",
-    } <= set(named)
-    assert all((ROOT.parent / name).is_dir() for name in named)
-
-
-def test_the_commands_of_readme_and_docs_run_in_their_order(tmp_path, hub):
-    """Every line of a shell block that needs neither the big model nor a cluster is run as it
-    stands there, with a Hub of the tests' own."""
-    guides = "recipes users datasets train audit cluster".split()
-    names = ("README.md", *(f"docs/{name}.md" for name in guides), "personas/README.md")
-    texts = [(ROOT.parent / name).read_text() for name in names]
-    blocks = re.findall(r"```sh\n(.*?)```", "\n".join(texts), re.DOTALL)
-    lines = [
-        line
-        for block in blocks
-        for line in block.splitlines()
-        if line.startswith("uv run simforge")
-    ]
-    lines = [line for line in lines if "generate" not in line or "scripted:" in line]
-    assert len(lines) >= 7
-    for line in lines:
-        words = shlex.split(line, comments=True)[3:]
-        done = simforge(*words, cwd=tmp_path, env=hub.env)
-        assert done.status == 0, f"{line}\n{done.err}"
-
-
-def test_the_yaml_and_generator_examples_of_the_docs_are_valid(tmp_path):
-    people, hub, wishes = re.findall(
-        r"```yaml\n(.*?)```",
-        (ROOT.parent / "personas/README.md").read_text(),
-        re.DOTALL,
-    )
-    text = (ROOT.parent / "docs" / "recipes.md").read_text()
-    (generator,) = re.findall(r"```\n(---.*?)```", text, re.DOTALL)
-    for name, content in (
-        ("people.yaml", people),
-        ("wishes.yaml", wishes),
-        ("words.md", generator),
-    ):
-        (tmp_path / name).write_text(content)
-    done = simforge(
-        "generate", "--personas", 6, "--model", "scripted:", "--out", "out", "--set", "cast.pack=./people.yaml",
-        "--set", "cast.space=./wishes.yaml", "--set", "candidates.generator=./words.md", "--set", "cast.mirrored=false",
-        cwd=tmp_path,
-    )  # fmt: skip
-    assert done.status == 0, done.err
-    (rated,) = re.findall(
-        r"```yaml\n(.*?)```", (ROOT.parent / "docs/users.md").read_text(), re.DOTALL
-    )
-    (tmp_path / "rated.yaml").write_text(rated)
-    done = simforge(
-        "generate", "./rated.yaml", "--personas", 4, "--out", "rated", cwd=tmp_path
-    )
-    assert done.status == 0, done.err
-    assert simforge("personas", "check", "./people.yaml", cwd=tmp_path).status == 0
-    (tmp_path / "persona.jsonl").write_text(
-        '{"persona": "A baker."}\n{"persona": "A nurse."}\n'
-    )
-    (tmp_path / "hub.yaml").write_text(hub)
-    assert (
-        "A nurse."
-        in simforge("personas", "sample", "./hub.yaml", "-n", 2, cwd=tmp_path).out
     )

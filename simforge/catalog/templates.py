@@ -115,7 +115,7 @@ class MessageSection:
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class RenderedPrompt:
     """A rendered generator: what a model is sent, and how its reply is drawn."""
 
     messages: tuple[Message, ...]
@@ -123,7 +123,7 @@ class Prompt:
     choices: tuple[str, ...] = ()
     "The only replies that are allowed; empty for any. Not used where a JSON Schema is given."
 
-    def at(self, temperature: float | None) -> Prompt:
+    def at(self, temperature: float | None) -> RenderedPrompt:
         """Return the prompt with another temperature; `None` keeps its own."""
         if temperature is None:
             return self
@@ -221,17 +221,17 @@ class Generator:
             )
         return tuple(_merge_roles(rendered))
 
-    def prompt(
+    def render(
         self,
         variables: Mapping[str, Any],
         history: Sequence[Message] = (),
         speaker: str = "assistant",
         notes: Sequence[Mapping[str, Any]] = (),
         hint: str | None = None,
-    ) -> Prompt:
+    ) -> RenderedPrompt:
         """Render a request to the role's model; the parameters are those of `messages`."""
         messages = self.messages(variables, history, speaker, notes, hint)
-        return Prompt(messages, self.sampling, tuple(self.front.choices))
+        return RenderedPrompt(messages, self.sampling, tuple(self.front.choices))
 
     def check_templates(self, variables: Mapping[str, Any]) -> list[Mistake]:
         """Find mistakes in the templates, by their variables and by rendering them once."""

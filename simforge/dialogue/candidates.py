@@ -150,7 +150,7 @@ class _TurnContext:
         assert self.setup.writer is not None
         prompt = self.prefix[-1].content
         reply = await self.calls.ask(
-            "writer", self.setup.writer.prompt({"wishes": wishes, "prompt": prompt})
+            "writer", self.setup.writer.render({"wishes": wishes, "prompt": prompt})
         )
         return " ".join(reply.text.split()) or wishes
 
@@ -184,7 +184,7 @@ class _TurnContext:
         )
         return await self.calls.ask(
             request.variant.model,
-            generator.prompt(variables, self.prefix).at(request.variant.temperature),
+            generator.render(variables, self.prefix).at(request.variant.temperature),
             self.attempt + variant_suffix,
             n=count,
         )

@@ -292,7 +292,7 @@ async def _infer_person(
     from_persona = setup.recipe.dialogue.infer_from == "persona"
     variables = {"persona": scenario.persona.text if from_persona else ""}
     reply = await branch.calls.ask(
-        "assistants", setup.infer.prompt(variables, prefix), scenario.key
+        "assistants", setup.infer.render(variables, prefix), scenario.key
     )
     return " ".join(reply.text.split())
 

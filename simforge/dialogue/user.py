@@ -193,7 +193,7 @@ class User:
             {**self.dialogue_variables(), "draft": rejected},
         )
         reply = await calls.ask(
-            "user", generator.prompt(variables, history, "user", notes, hint), attempt
+            "user", generator.render(variables, history, "user", notes, hint), attempt
         )
         text, ends = reply.text, generator.front.end_marker
         silent = (

@@ -530,7 +530,7 @@ class TurnJudge:
             **variables,
         }
         reply = await self.calls.ask(
-            role, generator.prompt(all_variables, self.prefix), attempt, text
+            role, generator.render(all_variables, self.prefix), attempt, text
         )
         parsed = parse(reply)
         if not isinstance(parsed, ParseFailure):
@@ -538,7 +538,7 @@ class TurnJudge:
         all_variables["draft"] = reply.text
         second_reply = await self.calls.ask(
             role,
-            generator.prompt(all_variables, self.prefix, hint=parsed.mistake),
+            generator.render(all_variables, self.prefix, hint=parsed.mistake),
             f"{attempt}/again",
             text,
         )

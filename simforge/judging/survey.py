@@ -32,7 +32,7 @@ async def feedback(
     wants = " and ".join(space.liked(persona.profile))
     variables = {"persona": persona.text, "wants": wants, "attributes": names}
     reply = await calls.ask(
-        "judge", generator.prompt(variables, prefix), schema=json.dumps(schema)
+        "judge", generator.render(variables, prefix), schema=json.dumps(schema)
     )
     try:
         filled = json.loads(reply.text)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from simforge.catalog.templates import Prompt
+from simforge.catalog.templates import RenderedPrompt
 from simforge.errors import CallFailed
 from simforge.identity import derived_seed, sha256
 from simforge.models.budget import Budget
@@ -59,7 +59,7 @@ class Calls:
     async def ask(
         self,
         role: Role,
-        prompt: Prompt,
+        prompt: RenderedPrompt,
         attempt: str = "",
         schema: str | None = None,
         n: int = 1,

@@ -134,7 +134,7 @@ class _TraitWriter:
             }
             reply = await calls.ask(
                 "writer",
-                self.generator.prompt(variables),
+                self.generator.render(variables),
                 attempt=f"/{index}/{attempt}",
                 schema=canonical(self.schema),
             )
@@ -154,7 +154,7 @@ async def _write_portrait(
         variables = {"person": facts, "traits": row, "wanted": [], "mistake": ""}
         reply = await calls.ask(
             "writer",
-            generator.prompt(variables),
+            generator.render(variables),
             attempt=f"/{index}/portrait/{attempt}",
         )
         if reply.finish != Finish.length and reply.text.strip():
@@ -253,7 +253,7 @@ async def _ask_preference(
         }
         reply = await calls.ask(
             "writer",
-            generator.prompt(variables),
+            generator.render(variables),
             attempt=f"/grow/{attempt}",
             schema=canonical(PREFERENCE_SCHEMA),
         )
