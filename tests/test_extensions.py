@@ -9,13 +9,15 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from conftest import simforge
 
 from simforge.audit.sections import SECTIONS
-from simforge.catalog.registry import Registry
+from simforge.catalog.registry import Registry, module_of_file
 from simforge.errors import NotFound, UsageError
 from simforge.judging.forms import FORMS
 from simforge.models.providers import PROVIDERS
 from simforge.recipe.conditions import CONDITIONS
+from simforge.text.measures import measure
 
 TOYS = Path(__file__).parent / "toys.py"
 
@@ -81,21 +83,42 @@ def test_every_extension_says_what_it_is(registry):
     assert all(extension.about for extension in registry.values())
 
 
-def test_an_extension_of_ones_own_is_a_file_or_an_object_and_else_a_sentence(tmp_path):
+def test_what_is_no_extension_is_a_sentence(tmp_path):
     registry = Registry("number", int, package="simforge.views", variable="NUMBER")
-    path = tmp_path / "own.py"
-    path.write_text("NUMBER = 7\n")
-    assert registry.load(str(path)) == 7
-    path.write_text("NUMBER = 'seven'\n")
-    for reference, sentence in (
-        (str(path), "is no number: it needs `NUMBER`, an object of the type int"),
-        (str(tmp_path / "none.py"), "there is no file"),
-        ("seven", "names no number: give a file such as ./mine.py"),
-        ("no.such.module:x", "cannot be imported"),
-        ("simforge.errors:nothing", "it needs `nothing`"),
+    with pytest.raises(
+        UsageError, match="is no number: it needs `NUMBER`, an object of the type int"
     ):
-        with pytest.raises(UsageError, match=sentence):
-            registry.load(reference)
+        registry.find("trl_sft")
+    registry.add("seven", 7)
+    with pytest.raises(UsageError, match="there is a number named 'seven' already"):
+        registry.add("seven", 8)
+    with pytest.raises(UsageError, match="there is a measure named 'words' already"):
+
+        @measure
+        def words(text: str) -> float:
+            return 0.0
+
+    path = tmp_path / "own.py"
+    with pytest.raises(UsageError, match="there is no file"):
+        module_of_file(path)
     path.write_text("1 / 0\n")
     with pytest.raises(UsageError, match="ZeroDivisionError"):
-        registry.load(str(path))
+        module_of_file(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("models", "openai:"),
+        ("forms", "pairwise"),
+        ("conditions", "opposite"),
+        ("distributions", "lognormal"),
+        ("measures", "reading_grade"),
+        ("guards", "leak"),
+        ("views", "trl_preference"),
+    ],
+)
+def test_show_lists_every_extension_of_a_kind_with_a_sentence(kind, name):
+    lines = simforge("show", kind).out.splitlines()
+    (line,) = [line for line in lines if line.split()[:1] == [name]]
+    assert len(line.split()) > 3

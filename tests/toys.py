@@ -109,9 +109,9 @@ def add_all() -> None:
     """One line for each kind of extension."""
     PROVIDERS.add("loud", Loud())
     FORMS.add(
-        "one_word",
+        "toy_word",
         JudgeForm(
-            about="two answers, in a word",
+            about="one comparison of two answers, decided in a word",
             variables={**JUDGE_VARIABLES, "one": "x", "other": "x"},
             ask=_ask_for_one_word,
             combine=by_model,
@@ -166,7 +166,7 @@ dimensions:
 JUDGE = """---
 role: judge
 description: A toy's judge.
-form: one_word
+form: toy_word
 choices: ["1", "2"]
 ---
 @user

@@ -7,13 +7,11 @@ before: naming a provider must not load the library behind another one.
     PROVIDERS = Registry("model provider", Provider, "simforge.models.providers", "PROVIDER")
     PROVIDERS.names()                    -> ["local", "openai", ...]
     PROVIDERS.find("openai")             -> the object that providers/openai.py calls PROVIDER
-    PROVIDERS.load("mine.py")            -> a user's own, by path
-    PROVIDERS.load("package.module:OWN") -> ... or by module and object
 
 Small extensions that share one file are passed as objects instead of a package.
 
-`load` runs somebody's code. Call it only with what the user wrote on the command line or in
-Python, never with text from a recipe.
+`module_of_file` runs somebody's code. Call it only with what the user wrote on the command line
+or in Python, never with text from a recipe.
 """
 
 from __future__ import annotations
@@ -72,25 +70,6 @@ class Registry(Mapping[str, T], Generic[T]):
                 f"there is a {self.kind} named {name!r} already: choose another name."
             )
         self._objects[name] = extension
-
-    def load(self, reference: str) -> T:
-        """A user's own extension, from `path/to/file.py` or `package.module:object`. Raises
-        `UsageError`."""
-        path, colon, variable = reference.rpartition(":")
-        if reference.endswith(".py"):
-            return self._checked(
-                module_of_file(Path(reference).expanduser()), self._variable, reference
-            )
-        if not colon:
-            raise UsageError(
-                f"{reference!r} names no {self.kind}: give a file such as ./mine.py, or "
-                "package.module:object."
-            )
-        try:
-            module = importlib.import_module(path)
-        except ImportError as problem:
-            raise UsageError(f"{reference} cannot be imported: {problem}.") from None
-        return self._checked(module, variable, reference)
 
     @cached_property
     def _module_names(self) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,8 @@ def add_to(commands: Commands) -> None:
     show.add_argument(
         "name",
         nargs="?",
-        help="a kind (personas, generators, pipelines, schemas), KIND/NAME, guards, or views",
+        help=f"a kind of files ({', '.join(KINDS)}), KIND/NAME for one file, or a kind of "
+        f"extensions ({', '.join(EXTENSIONS)})",
     )
     show.set_defaults(command=_show)
     copy = commands.add_parser(
@@ -45,10 +47,8 @@ def add_to(commands: Commands) -> None:
 def _show(options: argparse.Namespace) -> int:
     from simforge import catalog
 
-    if options.name == "guards":
-        return _show_guards()
-    if options.name == "views":
-        return _show_views()
+    if options.name in EXTENSIONS:
+        return EXTENSIONS[options.name]()
     if options.name in (None, *KINDS):
         for kind in KINDS if options.name is None else (options.name,):
             for name in catalog.names(kind):
@@ -61,12 +61,53 @@ def _show(options: argparse.Namespace) -> int:
 def _show_views() -> int:
     from simforge import views
 
-    width = max(map(len, views.names()))
-    for name in views.names():
-        summary = re.split(
-            r":\s|, what | \(|\.\s", " ".join(views.view(name).__doc__.split())
-        )[0]
-        print(f"{name:{width}}  {summary}")
+    return _print_table(
+        (name, re.split(r":\s|, what | \(|\.\s", _flat(views.view(name).__doc__))[0])
+        for name in views.names()
+    )
+
+
+def _show_models() -> int:
+    from simforge.models.providers import PROVIDERS
+
+    return _print_table((f"{name}:", one.about) for name, one in PROVIDERS.items())
+
+
+def _show_forms() -> int:
+    from simforge.judging.forms import FORMS
+
+    return _print_table((name, form.about) for name, form in FORMS.items())
+
+
+def _show_conditions() -> int:
+    from simforge.recipe.conditions import CONDITIONS
+
+    return _print_table((name, one.about) for name, one in CONDITIONS.items())
+
+
+def _show_measures() -> int:
+    from simforge.text.measures import MEASURES
+
+    return _print_table((name, _flat(one.__doc__)) for name, one in MEASURES.items())
+
+
+def _show_distributions() -> int:
+    from simforge.personas.distributions import DISTRIBUTIONS
+
+    return _print_table(
+        (name, _flat(one.__doc__)) for name, one in DISTRIBUTIONS.items()
+    )
+
+
+def _flat(docstring: str | None) -> str:
+    return " ".join((docstring or "").split())
+
+
+def _print_table(rows: Iterable[tuple[str, str]]) -> int:
+    listed = list(rows)
+    width = max(len(name) for name, _ in listed)
+    for name, about in listed:
+        print(f"{name:{width}}  {about}".rstrip())
     return 0
 
 
@@ -88,6 +129,18 @@ def _show_guards() -> int:
         "flagged), cut (end the dialogue), discard (the dialogue makes no pairs), off."
     )
     return 0
+
+
+EXTENSIONS: dict[str, Callable[[], int]] = {
+    "models": _show_models,
+    "forms": _show_forms,
+    "conditions": _show_conditions,
+    "distributions": _show_distributions,
+    "measures": _show_measures,
+    "guards": _show_guards,
+    "views": _show_views,
+}
+"Kinds of extensions, and the function that lists those that are there."
 
 
 def _copy(options: argparse.Namespace) -> int:

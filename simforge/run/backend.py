@@ -69,7 +69,7 @@ def open_backend(
                 backend = Backend(serving.with_urls(specs, urls), ray, urls)
         uses_choices = setup.judge is not None and FORMS.find(
             setup.judge.front.form
-        ).chooses(setup.judge.front)
+        ).replies_with_choice(setup.judge.front)
         choice_models = (
             {specs[role].reference for role in recipe.judge.panel}
             if recipe.judge and uses_choices

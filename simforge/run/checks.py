@@ -598,7 +598,9 @@ def _of_judge(
     if recipe.judge.by == "dimension" and not form.splits_by_dimension:
         yield document.mistake(
             ("judge", "by"),
-            "is dimension, which is for judges that compare (pairwise or batch)",
+            f"is dimension, but a judge of the form {judge.front.form} cannot be asked about "
+            "one dimension at a time; judges of these forms can: "
+            + ", ".join(name for name, one in FORMS.items() if one.splits_by_dimension),
         )
     if recipe.pairing.min_certainty > 0 and "certainty" not in judge.front.reply_fields:
         yield document.mistake(

@@ -15,6 +15,8 @@ from collections import Counter
 from collections.abc import Callable
 from functools import cache, lru_cache
 
+from simforge.errors import UsageError
+
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 
@@ -30,8 +32,13 @@ MEASURES: dict[str, Measure] = {}
 
 def measure(function: Measure) -> Measure:
     """Let preference spaces use a function of the text, under its name. Each text is measured
-    once (cached)."""
-    MEASURES[function.__name__] = lru_cache(maxsize=16_384)(function)
+    once (cached). Raises `UsageError` for a name that is taken."""
+    name = function.__name__
+    if name in MEASURES:
+        raise UsageError(
+            f"there is a measure named {name!r} already: choose another name."
+        )
+    MEASURES[name] = lru_cache(maxsize=16_384)(function)
     return function
 
 

@@ -82,8 +82,11 @@ class JudgeForm:
     "It gives each answer a rating."
     shares_sheet: bool = False
     "All answers on one dimension are asked about together, so they are sampled together."
-    chooses: Callable[[FrontMatter], bool] = field(default=lambda front: False)
-    "Whether a generator of the form asks for one of its choices, with their probabilities."
+    replies_with_choice: Callable[[FrontMatter], bool] = field(
+        default=lambda front: bool(front.choices)
+    )
+    """Whether the whole reply to a generator of the form is one of its choices, so that an
+    endpoint must be able to enforce them and to give their probabilities."""
 
 
 FORMS: Registry[JudgeForm] = Registry(

@@ -80,7 +80,7 @@ ASSUMED_PAIRS_PER_CALL = 4
 
 
 FORM = JudgeForm(
-    about="several pairs of answers",
+    about="several comparisons of two answers in one call",
     variables={
         **JUDGE_VARIABLES,
         "items": [{"number": 1, "wants": "x", "first": "x", "second": "x"}],
@@ -91,5 +91,6 @@ FORM = JudgeForm(
         compared * dimensions / ASSUMED_PAIRS_PER_CALL
     ),
     needs_choices=True,
+    replies_with_choice=lambda front: False,
     splits_by_dimension=True,
 )

@@ -63,7 +63,7 @@ async def _ask(judge: TurnJudge, asked: Round) -> list[OrderedVerdict]:
 
 
 FORM = JudgeForm(
-    about="two answers",
+    about="one comparison of two answers in one call",
     variables={
         **JUDGE_VARIABLES,
         "wants": "x",
@@ -76,5 +76,5 @@ FORM = JudgeForm(
     calls=lambda compared, dimensions, answers: compared * dimensions,
     needs_choices=True,
     splits_by_dimension=True,
-    chooses=lambda front: front.reply_fields == ["verdict"],
+    replies_with_choice=lambda front: front.reply_fields == ["verdict"],
 )

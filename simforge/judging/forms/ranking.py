@@ -107,7 +107,7 @@ async def _ask(judge: TurnJudge, asked: Round) -> list[OrderedVerdict]:
 
 
 FORM = JudgeForm(
-    about="all answers of a turn, to be ranked",
+    about="all answers of a turn in one call, ranked",
     variables={**JUDGE_VARIABLES, "wants": "x", "answers": {"A": "x"}},
     ask=_ask,
     combine=by_model,

@@ -58,7 +58,7 @@ async def _ask(judge: TurnJudge, asked: Round) -> list[OrderedVerdict]:
 
 
 FORM = JudgeForm(
-    about="one answer, to be rated",
+    about="one answer in one call, rated",
     variables={**JUDGE_VARIABLES, "wants": "x", "answer": "x", "attributes": []},
     ask=_ask,
     combine=by_rating,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from simforge.judging.forms import JudgeForm
 
 FORM = JudgeForm(
-    about="a finished dialogue",
+    about="one finished dialogue in one call",
     variables={"persona": "x", "wants": "x", "attributes": []},
     ask=None,
     combine=None,
