@@ -175,7 +175,7 @@ def _validate(options: argparse.Namespace) -> int:
     for problem in problems:
         print(problem)
     print(
-        f"{options.run}: {len(problems)} problems."
+        f"{options.run}: {len(problems)} problem{'s' if len(problems) > 1 else ''}."
         if problems
         else f"{options.run} is sound."
     )

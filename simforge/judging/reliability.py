@@ -1,4 +1,4 @@
-"""Reliability: estimates what a judge's verdicts are worth from the verdicts themselves.
+"""Reliability: estimates how reliable a judge is, from its verdicts alone.
 
 A judge that was asked in both orders has answered every question twice. Let s be the
 probability that it says `first` when the answer shown first is better, and f that probability
@@ -414,8 +414,8 @@ def describe(judge: str, summary: Mapping[str, Any]) -> str:
         )
         return (
             f"{name} answered {summary['questions']} questions, none of them readably "
-            f"in both orders: {outcomes}.{first} That is not enough to tell what its "
-            "verdicts are worth."
+            f"in both orders: {outcomes}.{first} That is too little to "
+            "estimate its reliability."
         )
     text = (
         f"{name} answered {summary['both_orders']} questions in both orders: with the "

@@ -210,7 +210,7 @@ def print_summary(path: Path, manifest: Manifest, stream: TextIO | None = None) 
     if not counts["preferences"]:
         text = "No pairs: every comparison was discarded, for the reasons above. "
         if all(
-            provider_of(model["reference"]).means_nothing
+            provider_of(model["reference"]).is_placeholder
             for model in manifest["models"].values()
         ):
             text += (

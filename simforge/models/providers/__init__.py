@@ -45,7 +45,7 @@ class Provider:
     "Its calls are sent with an API key, which the workers of a cluster need too."
     served_by_run: ClassVar[bool] = False
     "The run serves the model itself, on the accelerators of its cluster."
-    means_nothing: ClassVar[bool] = False
+    is_placeholder: ClassVar[bool] = False
     "Its texts are placeholders: a run of it says nothing about a recipe."
     card_note: ClassVar[str] = ""
     "What the card of a dataset has to say about texts of such a model, as a Markdown sentence."

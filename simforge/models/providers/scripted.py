@@ -17,7 +17,7 @@ class ScriptedProvider(Provider):
     """Functions in place of models, for rehearsals and tests."""
 
     about = "a function in place of a model, for rehearsals and tests"
-    means_nothing = True
+    is_placeholder = True
     card_note = (
         "**A scripted model wrote this: the texts have no meaning and are for dry runs "
         "only.**"
