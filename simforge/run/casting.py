@@ -11,7 +11,7 @@ import asyncio
 import json
 import tempfile
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -113,10 +113,16 @@ def complete_cast(
         cast.pack.portrait is not None
     )
     with display.writing(len(cast), calls_per_person * len(cast)):
-        spec, limits = job.models["writer"], (job.budget, job.bounds)
-        result = _run_writer(
-            cast, spec, job.ledger, job.reuse, seed, job.concurrency, display, *limits
+        writer = _Writer(
+            job.models["writer"],
+            job.ledger,
+            seed,
+            display,
+            job.reuse,
+            job.budget,
+            job.bounds,
         )
+        result = _complete(cast, writer, job.concurrency)
     if len(result.left_out) > max_failures * len(cast) or not len(result.cast):
         number, reason = next(iter(result.left_out.items()))
         raise TooManyFailures(
@@ -155,7 +161,8 @@ def sample_people(
                 n
                 * (len(cast.pack.traits_by_writer) + (cast.pack.portrait is not None)),
             ):
-                cast = _run_writer(cast, spec, ledger, (), seed, 32, display).cast
+                writer = _Writer(spec, ledger, seed, display)
+                cast = _complete(cast, writer, concurrency=32).cast
         if not len(cast):
             raise UsageError(
                 f"{model} could not write a single person of {pack}: there is nothing to save."
@@ -184,13 +191,8 @@ def grow_space(space: str, to: int, model: str, seed: int, out: Path) -> int:
     spec, display = providers.resolve(model), Display()
     providers.ensure_available(spec)
     additions = asyncio.run(
-        _with_writer(
-            spec,
-            _ledger_beside(out),
-            (),
-            seed,
-            display,
-            lambda writer_models: add_preferences(grown, to, writer_models.calls()),
+        _Writer(spec, _ledger_beside(out), seed, display).run(
+            lambda writer_models: add_preferences(grown, to, writer_models.calls())
         )
     )
     content = grown.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
@@ -214,64 +216,46 @@ def grow_space(space: str, to: int, model: str, seed: int, out: Path) -> int:
     )
 
 
-def _run_writer(
-    cast: Cast,
-    spec: ModelSpec,
-    ledger: Path | str,
-    reuse: tuple[Path | str, ...],
-    seed: int,
-    concurrency: int,
-    display: Display,
-    budget: Budget | None = None,
-    bounds: Bounds = UNLIMITED,
-) -> WrittenCast:
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """A writer model behind a ledger, outside a dialogue."""
+
+    spec: ModelSpec
+    ledger: Path | str
+    seed: int
+    display: Display
+    reuse: tuple[Path | str, ...] = ()
+    budget: Budget | None = None
+    bounds: Bounds = UNLIMITED
+
+    async def run(self, work: Callable[[Roles], Awaitable[T]]) -> T:
+        """Open the model and the ledger, do the work, and return its result."""
+        with Ledger(self.ledger, self.reuse) as ledger:
+            model = await providers.open_model(self.spec, bounds=self.bounds)
+            models = {"writer": (self.spec, model)}
+            on_reply = self.display.on_reply
+            try:
+                return await work(
+                    Roles(models, ledger, self.seed, on_reply, self.budget)
+                )
+            finally:
+                await ledger.drain()
+                await model.close()
+
+
+def _complete(cast: Cast, writer: _Writer, concurrency: int) -> WrittenCast:
     """Complete the cast with the writer; report and count the people that are left out."""
     result = asyncio.run(
-        _with_writer(
-            spec,
-            ledger,
-            reuse,
-            seed,
-            display,
+        writer.run(
             lambda writer_models: complete_written_parts(
                 cast, writer_models, concurrency
-            ),
-            budget,
-            bounds,
+            )
         )
     )
     for index, reason in result.left_out.items():
-        display.say(f"person {index} is left out: {reason}")
-    passed = replace(cast.rejections, unwritten=len(result.left_out))
-    return replace(result, cast=replace(result.cast, rejections=passed))
-
-
-async def _with_writer(
-    spec: ModelSpec,
-    ledger: Path | str,
-    reuse: tuple[Path | str, ...],
-    seed: int,
-    display: Display,
-    work: Callable[[Roles], Awaitable[T]],
-    budget: Budget | None = None,
-    bounds: Bounds = UNLIMITED,
-) -> T:
-    """Run `work` with a writer model behind a ledger, and return its result."""
-    with Ledger(ledger, reuse) as opened_ledger:
-        model = await providers.open_model(spec, bounds=bounds)
-        try:
-            return await work(
-                Roles(
-                    {"writer": (spec, model)},
-                    opened_ledger,
-                    seed,
-                    display.on_reply,
-                    budget,
-                )
-            )
-        finally:
-            await opened_ledger.drain()
-            await model.close()
+        writer.display.say(f"person {index} is left out: {reason}")
+    rejections = replace(cast.rejections, unwritten=len(result.left_out))
+    return replace(result, cast=replace(result.cast, rejections=rejections))
 
 
 def _ledger_beside(out: Path) -> Path:
