@@ -1361,7 +1361,7 @@ def test_a_score_is_one_number_and_nothing_else_is(answer, score):
         (("judge.panel=[judge, judge]",), "'judge' is listed twice"),
         (
             ("judge.generator=judge/rating", "judge.by=dimension"),
-            "judge.by: is dimension, which is for judges that compare",
+            "judge.by: is dimension, but a judge of the form rating",
         ),
         (
             ("judge.generator=judge/feedback",),
