@@ -5,13 +5,9 @@ from __future__ import annotations
 import argparse
 import re
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from simforge.errors import suggest
-
-if TYPE_CHECKING:
-    pass
-
 
 _MULTIPLIERS = {"": 1, "k": 10**3, "m": 10**6}
 

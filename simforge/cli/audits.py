@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from simforge.cli.arguments import Commands
 from simforge.errors import UsageError
-
-if TYPE_CHECKING:
-    pass
 
 
 def add_to(commands: Commands) -> None:

@@ -12,15 +12,11 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from simforge import __version__
 from simforge.cli import audits, catalogue, people, runs, versions
 from simforge.cli.arguments import Parser, shell_quote
 from simforge.errors import Interrupted, RunStopped, SimForgeError
-
-if TYPE_CHECKING:
-    pass
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,13 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from simforge.cli.arguments import Commands, parse_count, parse_positive
 from simforge.errors import UsageError
-
-if TYPE_CHECKING:
-    pass
 
 
 def add_to(commands: Commands) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from simforge import catalog
 from simforge.catalog import documents
@@ -21,11 +21,8 @@ from simforge.catalog.documents import KeyPath as KeyPath
 from simforge.errors import Mistake, RecipeError, SimForgeError, SourceError
 from simforge.personas import tables
 from simforge.personas.pack import Pack
-from simforge.types import JsonObject
-
-if TYPE_CHECKING:
-    pass
 from simforge.personas.pack_checks import NUMERIC, _limit_per_line, _PackChecker
+from simforge.types import JsonObject
 
 
 def load_pack(reference: str) -> Pack:

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from simforge.dataset.manifest import Manifest
 
-Results = Results
-
 
 def _dialogue_findings(section: Results, push_back: Results) -> Iterator[Finding]:
     """Findings on the simulated users compared with people."""

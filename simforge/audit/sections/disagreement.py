@@ -9,8 +9,6 @@ from simforge.audit import disagreement
 from simforge.audit.figures import Results, measured, not_measured
 from simforge.audit.sections import DOUBT, FAULT, GOOD, AuditData, Finding, Row, Section
 
-Results = Results
-
 
 def _finding(section: Results) -> Finding:
     conflict = section["conflict"]

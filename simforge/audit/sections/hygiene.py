@@ -17,8 +17,6 @@ from simforge.audit.sections import (
     Section,
 )
 
-Results = Results
-
 
 def _hygiene_findings(section: Results) -> Iterator[Finding]:
     for name, what in (

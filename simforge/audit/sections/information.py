@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from simforge.dataset.manifest import Manifest
 
-Results = Results
-
 
 def _information(by_family: Results, label_counts: dict[str, int]) -> Iterator[Finding]:
     """Findings on the best family of scorers, on held-out prompts or, without them, held-out

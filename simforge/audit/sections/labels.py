@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     from simforge.dataset.manifest import Manifest
 
-Results = Results
-
 
 def _label_findings(section: Results) -> Iterator[Finding]:
     judges = section["judges"]

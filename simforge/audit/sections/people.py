@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from simforge.dataset.manifest import Manifest
 
-Results = Results
-
 
 def _people_findings(section: Results) -> Iterator[Finding]:
     """Findings on the people compared with their pack."""

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from simforge.dataset.manifest import Manifest
 
-Results = Results
-
 
 def _shortcut_findings(section: Results) -> Iterator[Finding]:
     low, high = shortcuts.RULE_BOUNDS
