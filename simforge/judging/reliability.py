@@ -413,12 +413,12 @@ def describe(judge: str, summary: Mapping[str, Any]) -> str:
             else ""
         )
         return (
-            f"{name} answered {summary['questions']} questions, none of them readably "
+            f"{name} answered {_questions(summary['questions'])}, none of them readably "
             f"in both orders: {outcomes}.{first} That is too little to "
             "estimate its reliability."
         )
     text = (
-        f"{name} answered {summary['both_orders']} questions in both orders: with the "
+        f"{name} answered {_questions(summary['both_orders'])} in both orders: with the "
         f"same result in {_percent_with_interval(summary['agreement'])}, where chance "
         f"would give {summary['chance']:.0%}; it chose the answer shown first in "
         f"{_percent_with_interval(summary['first'])}."
@@ -441,6 +441,10 @@ def describe(judge: str, summary: Mapping[str, Any]) -> str:
         ) / 2
         text += f" It is wrong in at least about {error_rate:.0%} of its calls."
     return text
+
+
+def _questions(count: int) -> str:
+    return f"{count} question{'' if count == 1 else 's'}"
 
 
 def _percent_with_interval(share: Mapping[str, Any]) -> str:
