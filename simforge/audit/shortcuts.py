@@ -17,7 +17,7 @@ import polars as pl
 
 from simforge.audit import features, figures, information
 from simforge.audit.figures import Array, Figure, Results, not_measured
-from simforge.text.measures import WORD
+from simforge.text.measures import lower_words, words
 
 HUMAN_LONGER_SHARE = 0.635
 "Share of human choices of the longer answer: 63.5 % in PRISM, 64.0 % in Chatbot Arena."
@@ -63,7 +63,7 @@ def rules(
 
 
 RULES: dict[str, Callable[[str], float]] = {
-    "longer": lambda text: len(WORD.findall(text)),
+    "longer": words,
     "more_markdown": lambda text: sum(
         len(pattern.findall(text))
         for pattern in (features.BULLET, features.HEADING, features.BOLD)
@@ -81,7 +81,7 @@ def length(
     is chosen by length ratio."""
     ratios = np.array(
         [
-            np.log((1 + len(WORD.findall(a))) / (1 + len(WORD.findall(b))))
+            np.log((1 + words(a)) / (1 + words(b)))
             for a, b in zip(chosen, rejected, strict=True)
         ]
     )
@@ -89,17 +89,12 @@ def length(
         return {"coefficient": not_measured(f"{len(ratios)} pairs are too few")}
     names, owner_index = np.unique(np.asarray(owners, dtype=str), return_inverse=True)
     rng = np.random.default_rng(0)
-    resampled = [
-        _fit_slope(
-            ratios,
-            np.bincount(rng.integers(0, len(names), len(names)), minlength=len(names))[
-                owner_index
-            ],
-        )
-        for _ in range(200)
-    ]
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    value = _fit_slope(ratios, np.ones(len(ratios)))
+    draws = [rng.integers(0, len(names), len(names)) for _ in range(200)]
+    owner_counts = np.array([np.bincount(d, minlength=len(names)) for d in draws])
+    low, high = np.quantile(
+        _fit_slopes(ratios, owner_counts[:, owner_index]), [0.025, 0.975]
+    )
+    value = float(_fit_slopes(ratios, np.ones((1, len(ratios))))[0])
     return {
         "coefficient": {
             "value": value,
@@ -134,16 +129,19 @@ def _by_ratio(ratios: Array) -> list[Results]:
     ]
 
 
-def _fit_slope(ratios: Array, weights: Array) -> float:
-    """Fit one logistic coefficient with Newton steps and a small ridge penalty, since a rule
-    that never fails has no finite coefficient."""
-    slope = 0.0
+def _fit_slopes(ratios: Array, weights: Array) -> Array:
+    """Fit one logistic coefficient for each row of `weights` with Newton steps and a small
+    ridge penalty, since a rule that never fails has no finite coefficient."""
+    slopes = np.zeros(len(weights))
     for _ in range(25):
-        p = 1 / (1 + np.exp(-np.clip(slope * ratios, -30, 30)))
-        gradient = float((weights * ratios * (1 - p)).sum()) - 0.1 * slope
-        curvature = float((weights * ratios**2 * p * (1 - p)).sum()) + 0.1
-        slope += np.clip(gradient / curvature, -2, 2)
-    return float(slope)
+        p = 1 / (1 + np.exp(-np.clip(slopes[:, None] * ratios, -30, 30)))
+        gradients = (weights * (1 - p)) @ ratios - 0.1 * slopes
+        curvatures = (weights * p * (1 - p)) @ ratios**2 + 0.1
+        steps = np.clip(gradients / curvatures, -2, 2)
+        slopes += steps
+        if np.abs(steps).max() < 1e-9:
+            break
+    return slopes
 
 
 def winning_model(pairs: pl.DataFrame) -> Figure:
@@ -223,10 +221,10 @@ def echo(pairs: pl.DataFrame, owners: Sequence[Any]) -> Results:
 
 
 def _word_sequences(text: str) -> set[tuple[str, ...]]:
-    words = [word.lower() for word in WORD.findall(text)]
+    text_words = lower_words(text)
     return {
-        tuple(words[start : start + QUOTE_WORDS])
-        for start in range(len(words) - QUOTE_WORDS + 1)
+        text_words[start : start + QUOTE_WORDS]
+        for start in range(len(text_words) - QUOTE_WORDS + 1)
     }
 
 

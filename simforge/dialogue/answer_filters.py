@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from simforge.recipe.conditions import CONDITIONS
 from simforge.recipe.schema import Filters
-from simforge.text.measures import WORD, dominant_script
+from simforge.text.measures import WORD, dominant_script, lower_words
 from simforge.types import Candidate, Finish
 
 
@@ -33,7 +33,7 @@ def find_flaw(candidate: Candidate, user: str, filters: Filters) -> str | None:
         dominant_script(text),
     ):
         return "off_language"
-    if _normalized(text) == _normalized(user):
+    if lower_words(text) == lower_words(user):
         return "repeats_prompt"
     if filters.broken and is_broken(text):
         return "broken"
@@ -55,13 +55,11 @@ def is_broken(text: str) -> bool:
         len(text) > 40 and sum(map(str.isalnum, text)) < 0.4 * len(text)
     ):
         return True
-    words = WORD.findall(text.lower())
+    words = lower_words(text)
+    if len(words) < 8 + BROKEN_REPEATS - 1:
+        return False
     runs = Counter(zip(*(words[start:] for start in range(8)), strict=False))
-    return bool(runs) and max(runs.values()) >= BROKEN_REPEATS
-
-
-def _normalized(text: str) -> str:
-    return " ".join(WORD.findall(text.lower()))
+    return max(runs.values()) >= BROKEN_REPEATS
 
 
 def _quotes_steering(candidate: Candidate, user: str) -> bool:
@@ -73,12 +71,12 @@ def _quotes_steering(candidate: Candidate, user: str) -> bool:
     if not steering:
         return False
     runs, content_words = _steering_runs(steering)
-    answer_words = WORD.findall(text.lower())
+    answer_words = lower_words(text)
     if any(run in f" {' '.join(answer_words)} " for run in runs):
         return True
     if CONDITIONS.find(candidate.condition).infers:
         return False
-    quotable = content_words.difference(WORD.findall(user.lower()))
+    quotable = content_words.difference(lower_words(user))
     places = [
         (position, word)
         for position, word in enumerate(answer_words)
@@ -94,7 +92,7 @@ def _quotes_steering(candidate: Candidate, user: str) -> bool:
 def _steering_runs(steering: str) -> tuple[tuple[str, ...], frozenset[str]]:
     """Returns every run of six words of a steering text, padded with spaces, and its content
     words."""
-    words = WORD.findall(steering.lower())
+    words = lower_words(steering)
     runs = tuple(
         f" {' '.join(words[start : start + 6])} " for start in range(len(words) - 5)
     )

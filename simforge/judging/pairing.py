@@ -14,7 +14,7 @@ from random import Random
 from simforge.identity import digest, rng
 from simforge.recipe.conditions import CONDITIONS
 from simforge.recipe.schema import Pairing, Recipe
-from simforge.text.measures import WORD, words
+from simforge.text.measures import lower_words, words
 from simforge.types import (
     Candidate,
     Comparison,
@@ -231,9 +231,9 @@ def nearly_same(a: str, b: str) -> bool:
 
 def three_word_runs(text: str) -> set[tuple[str, ...]]:
     """Returns every run of three words in a text."""
-    words_of_text = WORD.findall(text.lower())
+    words_of_text = lower_words(text)
     return {
-        tuple(words_of_text[start : start + 3])
+        words_of_text[start : start + 3]
         for start in range(max(1, len(words_of_text) - 2))
     }
 

@@ -42,6 +42,12 @@ def measure(function: Measure) -> Measure:
     return function
 
 
+@lru_cache(maxsize=512)
+def lower_words(text: str) -> tuple[str, ...]:
+    """Returns the words of a text in lower case. Cached, since several filters read each answer."""
+    return tuple(WORD.findall(text.lower()))
+
+
 @measure
 def words(text: str) -> float:
     """Number of words."""
