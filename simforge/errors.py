@@ -9,6 +9,7 @@
     ├── HubError              the Hub refuses, or cannot be reached              exit 2
     ├── ModelError            a model is not available, or does not work         exit 2
     │   └── CallFailed        one call failed: the dialogue becomes a discard
+    │       └── MalformedReply    its answer is not what the protocol says
     └── RunStopped            a run that ended early and can be resumed
         ├── TooManyFailures                                                      exit 3
         ├── BudgetReached                                                        exit 4
@@ -114,6 +115,10 @@ class ModelError(SimForgeError):
 
 class CallFailed(ModelError):
     """One call failed; the dialogue it belongs to becomes a discard."""
+
+
+class MalformedReply(CallFailed):
+    """The server's answer is not what its protocol says."""
 
 
 class RunStopped(SimForgeError):

@@ -119,6 +119,9 @@ class Finish(StrEnum):
 
     stop = "stop"
     length = "length"
+    "The token limit was reached."
+    content_filter = "content_filter"
+    "The server's filter cut the reply."
 
 
 @dataclass(frozen=True, slots=True)
@@ -408,6 +411,8 @@ REASONS = {
     "guarded": "a guard rejected the whole dialogue",
     "empty": "an answer has no words",
     "cut_off": "an answer ended at the token limit",
+    "content_filter": "the server's filter cut an answer",
+    "markup": "an answer contains markup of a chat template",
     "refusal": "an answer refuses",
     "off_language": "an answer is not written in the dialogue's script",
     "repeats_prompt": "an answer repeats the user's message",

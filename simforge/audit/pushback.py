@@ -24,7 +24,7 @@ from simforge.dataset.manifest import Manifest
 from simforge.dialogue.user import User, Utterance
 from simforge.errors import CallFailed, SimForgeError
 from simforge.hub import loading
-from simforge.models import providers
+from simforge.models import keys, providers
 from simforge.models.calls import Roles, gather_or_cancel
 from simforge.models.contract import ModelSpec
 from simforge.models.ledger import Ledger
@@ -73,7 +73,7 @@ class CheckableFact(Strict):
 @cache
 def checkable_facts() -> tuple[CheckableFact, ...]:
     """Load the shipped facts."""
-    rows = yaml.safe_load(catalog.entry("personas", "speech/known").text)
+    rows = yaml.safe_load(catalog.entry("personas", "speech/known").text)  # ours
     return tuple(CheckableFact.model_validate(row) for row in rows)
 
 
@@ -98,7 +98,12 @@ def measure(source: str, manifest: Manifest) -> Results:
         setup = Setup.from_recipe(
             recipe, spaces.load_space(recipe.cast.space), manifest["seed"]
         )
-        spec = providers.ensure_available(providers.resolve(user_model["reference"]))
+        # the dataset may be a stranger's: no code that it names, no key to a host that it names
+        providers.check_code(user_model["reference"], ())
+        spec, _ = keys.with_permitted_key(
+            providers.resolve(user_model["reference"]), keys.consent_of((), ())
+        )
+        spec = providers.ensure_available(spec)
         people = _load_people(source, manifest)
         objections = asyncio.run(_ask_people(spec, setup, people))
     except (SimForgeError, CallFailed) as problem:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from simforge.catalog import files
 from simforge.errors import NotFound, UsageError
 
 SUFFIXES = {
@@ -95,14 +96,11 @@ def entry(kind: str, reference: str) -> Entry:
             )
         label = f"{kind}/{reference}{SUFFIXES[kind]}"
         path = root() / label
-    try:
-        return Entry(kind, reference, label, path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         raise UsageError(
             f"there is no file {reference} (expected a {_KIND_NAMES[kind]})."
-        ) from None
-    except (OSError, UnicodeDecodeError) as problem:
-        raise UsageError(f"{reference} cannot be read: {problem}.") from None
+        )
+    return Entry(kind, reference, label, files.read_text(path, reference))
 
 
 def data_file(kind: str, name: str) -> Path:

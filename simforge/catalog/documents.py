@@ -15,17 +15,27 @@ import re
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from simforge.catalog import files
 from simforge.errors import Mistake, RecipeError, suggest
 
 KeyPath = tuple[str | int, ...]
 
 
 M = TypeVar("M", bound="Strict")
+
+
+MAX_VALUES = 500_000
+"Maximum number of values in a file, after its aliases are expanded."
+
+
+MAX_DEPTH = 64
+"Maximum depth of the values of a file."
 
 
 # libyaml's parser, where PyYAML was built with it, is ten times as fast; its messages differ
@@ -114,7 +124,7 @@ class Document:
         )
         try:
             value = yaml.load(text, Loader=Loader)  # a SafeLoader
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError, RecursionError):
             raise RecipeError(
                 [Mistake(f"{flag} {assignment}", None, key, "the value is not YAML")]
             ) from None
@@ -177,15 +187,22 @@ def dotted(path: Iterable[str | int]) -> str:
     return ".".join(str(part) for part in path)
 
 
+def read_file(path: Path) -> Document:
+    """Read and parse a file that holds a mapping. Raises `UsageError`."""
+    return read(files.read_text(path), str(path))
+
+
 def read(text: str, label: str, first_line: int = 1) -> Document:
     """Parse a mapping; `first_line` is the line of its file where the text starts. Raises
-    `RecipeError`."""
+    `RecipeError`, also for a text whose values are too many or too deep."""
     mistakes: list[Mistake] = []
     lines: dict[KeyPath, int] = {}
     try:
         loader = Loader(text)
         try:
             node = loader.get_single_node()
+            if node is not None:
+                _check_size(node, label, first_line)
             value = None if node is None else loader.construct_document(node)
         finally:
             loader.dispose()
@@ -196,14 +213,66 @@ def read(text: str, label: str, first_line: int = 1) -> Document:
         if "mapping values" in message:
             message += "; a value that ends in a colon needs quotes, as in 'scripted:'"
         raise RecipeError([Mistake(label, line, "", message)]) from None
+    except (
+        ValueError,
+        RecursionError,
+    ) as problem:  # `!!int x`, a number of 5,000 digits
+        reason = "too deep" if isinstance(problem, RecursionError) else str(problem)
+        message = f"a value cannot be read: {reason.split(';')[0]}"
+        raise RecipeError([Mistake(label, None, "", message)]) from None
     if not isinstance(value, dict) or node is None:
         raise RecipeError(
             [Mistake(label, first_line, "", "must be a mapping of keys to values")]
         )
     _collect_lines(node, (), first_line, lines, mistakes, label)
+    raise_if_any(mistakes)
+    return Document(label, value, lines)
+
+
+def _check_size(root: yaml.Node, label: str, first_line: int) -> None:
+    """Raise `RecipeError` if a document is too large once its aliases are expanded: nine lines
+    of aliases can stand for a billion values. Each node is visited once."""
+    sizes: dict[int, int] = {}
+    stack: list[tuple[yaml.Node, int, bool]] = [(root, 0, False)]
+    open_nodes: set[int] = set()
+    while stack:
+        node, depth, children_are_done = stack.pop()
+        line = node.start_mark.line + first_line
+        children = _child_nodes(node)
+        if children_are_done:
+            open_nodes.discard(id(node))
+            sizes[id(node)] = 1 + sum(sizes[id(child)] for child in children)
+            if sizes[id(node)] > MAX_VALUES:
+                raise RecipeError(
+                    [Mistake(label, line, "", f"holds more than {MAX_VALUES:,} values")]
+                )
+            continue
+        if id(node) in sizes:
+            continue
+        if depth > MAX_DEPTH:
+            raise RecipeError(
+                [Mistake(label, line, "", f"is nested over {MAX_DEPTH} levels deep")]
+            )
+        open_nodes.add(id(node))
+        stack.append((node, depth, True))
+        for child in children:
+            if id(child) in open_nodes:
+                message = "an alias refers to the value that it is part of"
+                raise RecipeError([Mistake(label, line, "", message)])
+            stack.append((child, depth + 1, False))
+
+
+def _child_nodes(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
+
+
+def raise_if_any(mistakes: Iterable[Mistake]) -> None:
+    """Raise `RecipeError` if there are mistakes."""
+    mistakes = list(mistakes)
     if mistakes:
         raise RecipeError(mistakes)
-    return Document(label, value, lines)
 
 
 def validated(document: Document, model: type[M]) -> M:

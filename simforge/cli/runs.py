@@ -53,6 +53,14 @@ def _add_run_commands(commands: Commands) -> None:
         "retry", help="run the failed dialogues of a run again", allow_abbrev=False
     )
     retry.add_argument("run", type=Path, metavar="DIR", help="the run folder")
+    retry.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="REF",
+        help="a model of the run that is Python code (scripted:module:function), to allow it "
+        "again; repeatable",
+    )
     retry.set_defaults(command=_retry)
     ledger = commands.add_parser(
         "ledger",
@@ -118,6 +126,15 @@ def _add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
         help="change the recipe, for example dialogue.turns=3; repeatable",
     )
     parser.add_argument(
+        "--key",
+        action="append",
+        default=[],
+        metavar="HOST=VARIABLE",
+        dest="keys",
+        help="allow the key in this environment variable to be sent to this host, where only the "
+        "recipe names them; repeatable",
+    )
+    parser.add_argument(
         "--prices",
         type=Path,
         metavar="FILE",
@@ -177,6 +194,13 @@ def _add_execution_arguments(parser: argparse.ArgumentParser) -> None:
         help="earlier run folders: requests answered in their ledgers are not sent again",
     )
     parser.add_argument(
+        "--moved",
+        action="append",
+        default=[],
+        metavar="OLD=NEW",
+        help="an endpoint has a new URL (the same model): continue the run there; repeatable",
+    )
+    parser.add_argument(
         "--max-failures",
         type=parse_share,
         default=0.05,
@@ -210,6 +234,7 @@ def _generate(options: argparse.Namespace) -> int:
             max_tokens_per_minute=options.max_tokens_per_minute,
             ledger=options.ledger,
             reuse=tuple(options.reuse),
+            moved=tuple(options.moved),
             max_failures=options.max_failures,
             budget=options.budget,
         ),
@@ -242,6 +267,7 @@ def _recipe_options(options: argparse.Namespace) -> JsonObject:
         "prompts": options.prompts,
         "cast": options.cast,
         "overrides": tuple(options.overrides),
+        "keys": tuple(options.keys),
         "prices": options.prices,
     }
 
@@ -289,7 +315,7 @@ def _retry(options: argparse.Namespace) -> int:
     from simforge.run.progress import print_summary
 
     display = _start_display()
-    run, lost = pipeline.retry(options.run, display)
+    run, lost = pipeline.retry(options.run, display, tuple(options.model))
     if not lost:
         print(f"{options.run} has no failed dialogues: there is nothing to run again.")
         return 0

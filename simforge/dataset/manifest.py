@@ -8,10 +8,15 @@ with its digest.
 
 from __future__ import annotations
 
-import json
+from functools import cache
 from pathlib import Path
-from typing import TypedDict
+from typing import cast
 
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from simforge.catalog import files
+from simforge.errors import SourceError
 from simforge.types import JsonObject
 
 
@@ -110,8 +115,43 @@ class Manifest(TypedDict, total=False):
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read the manifest of a sealed run."""
-    manifest: Manifest = json.loads(
-        (folder / "manifest.json").read_text(encoding="utf-8")
+    """Read the manifest of a sealed run. Raises `SourceError`."""
+    path = folder / "manifest.json"
+    return parse_manifest(files.read_text(path, limit=files.MAX_JSON_BYTES), str(path))
+
+
+def parse_manifest(text: str | bytes, label: str) -> Manifest:
+    """Parse a manifest, and check the types of what it says: it may come from a stranger. Raises
+    `SourceError`."""
+    content = files.parse_json_object(text, label)
+    try:
+        _manifest_type().validate_python(content)
+    except ValidationError as problem:
+        error = problem.errors(include_url=False)[0]
+        place = ".".join(map(str, error["loc"]))
+        raise SourceError(
+            f"{label} is not a manifest of SimForge: {place}: {error['msg'].lower()}."
+        ) from None
+    if "files" not in content:
+        raise SourceError(f"{label} is not a manifest of SimForge: it lists no files.")
+    for name in [*content["files"], *content.get("optional_files", {})]:
+        if not is_safe_name(name):
+            raise SourceError(
+                f"{label} lists a file outside of its folder: {name[:80]!r}."
+            )
+    return cast(Manifest, content)
+
+
+def is_safe_name(name: str) -> bool:
+    """Return whether the name of a file stays below the folder that it is relative to, on every
+    system."""
+    parts = name.split("/")
+    return bool(name) and not any(
+        part in ("", ".", "..") or "\\" in part or ":" in part or not part.isprintable()
+        for part in parts
     )
-    return manifest
+
+
+@cache
+def _manifest_type() -> TypeAdapter[Manifest]:
+    return TypeAdapter(Manifest)

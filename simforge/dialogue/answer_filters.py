@@ -8,6 +8,7 @@ from collections import Counter
 from functools import lru_cache
 from itertools import pairwise
 
+from simforge.dialogue.guards import find_phrase
 from simforge.recipe.conditions import CONDITIONS
 from simforge.recipe.schema import Filters
 from simforge.text.measures import WORD, dominant_script, lower_words
@@ -24,8 +25,12 @@ def find_flaw(candidate: Candidate, user: str, filters: Filters) -> str | None:
     text = candidate.text
     if not WORD.search(text):
         return "empty"
+    if candidate.completion.finish == Finish.content_filter:
+        return "content_filter"
     if filters.cut_off and candidate.completion.finish == Finish.length:
         return "cut_off"
+    if find_phrase("markup", text):
+        return "markup"
     if filters.refusal and is_refusal(text):
         return "refusal"
     if filters.off_language and dominant_script(user) not in (

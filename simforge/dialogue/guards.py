@@ -139,6 +139,8 @@ def _empty(message: GuardedMessage) -> str | None:
 
 
 def _truncated(message: GuardedMessage) -> str | None:
+    if message.finish == Finish.content_filter:
+        return "the server's filter cut it"
     return "it ends at the token limit" if message.finish == Finish.length else None
 
 
@@ -351,6 +353,12 @@ GUARDS: dict[str, Guard] = {
         "template tokens or notes read aloud",
         "repair",
         "No markup: plain words.",
+    ),
+    "reasoning": Guard(
+        _phrase("reasoning"),
+        "thinks aloud about what the person would say",
+        "repair",
+        "Only what the person types, and no thoughts about it.",
     ),
     "both_roles": Guard(
         _both_roles, "both speakers in one message", "repair", "Only the person speaks."

@@ -97,7 +97,7 @@ def _parse_object(reply: ChatReply) -> JsonObject | ParseFailure:
     try:
         parsed = json.loads(reply.text)
     except (ValueError, RecursionError) as problem:
-        cut = "it was cut off" if reply.finish == Finish.length else str(problem)
+        cut = str(problem) if reply.finish == Finish.stop else "it was cut off"
         return ParseFailure(f"it is not JSON: {cut}")
     return (
         parsed if isinstance(parsed, dict) else ParseFailure("it is not a JSON object")

@@ -5,9 +5,10 @@ crash it runs again from its start, and the ledger returns the replies that it a
 replies are stored, never errors.
 
 On disk, the ledger is a folder of segments. Each segment is an append-only file of JSON lines,
-written by one writer. A line that a crash cut short is skipped. In memory, the ledger is an
-index from digest to location, 24 bytes per reply; texts are read on demand. Requests in flight
-are shared: if two dialogues ask the same thing at the same time, that is one call.
+written by one writer. Each line carries a digest of its content: a line that a crash cut short, or
+in which a disk has flipped a bit, is counted, passed over, and asked again. In memory, the ledger
+is an index from digest to location, 24 bytes per reply; texts are read on demand. Requests in
+flight are shared: if two dialogues ask the same thing at the same time, that is one call.
 
 The folder may be any URL that fsspec supports (`s3://bucket/run`). Such stores cannot append,
 so a writer fills a segment of its own in a scratch folder and uploads new lines every few
@@ -17,8 +18,8 @@ seconds as another object.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
+import hashlib
 import io
 import json
 import logging
@@ -82,6 +83,8 @@ class Ledger:
         self._recent: OrderedDict[bytes, ChatReply] = OrderedDict()
         self._in_flight: dict[bytes, asyncio.Task[ChatReply]] = {}
         self._segment = 0
+        self.damaged = 0
+        "Number of lines that are cut short or do not match their digest."
         self._remote = RemoteFolder(str(folder)) if is_url(folder) else None
         self._remote_folders: list[RemoteFolder] = []
         self._folder = self._remote.scratch if self._remote else Path(folder)
@@ -89,6 +92,11 @@ class Ledger:
             for path in segments(ledger_folder, self._remote_folders):
                 self._index_segment(path)
         self._index.flush()
+        if self.damaged:
+            log.warning(
+                "%d replies in the ledger are damaged: they are passed over and asked again",
+                self.damaged,
+            )
         self._writer: io.FileIO | None = None
         self._offset = 0
         self._persist_task: asyncio.Task[None] | None = None
@@ -179,11 +187,11 @@ class Ledger:
 
     def _append(self, key: bytes, model: str, reply: ChatReply) -> None:
         if self._writer is None:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             path = self._folder / f"{uuid.uuid4().hex}.jsonl"
             self._files.append(path)
             self._segment = len(self._files) - 1
-            self._writer = io.FileIO(path, "a")
+            self._writer = io.FileIO(path, "x", opener=_open_private)
         line = _encode_line(key, model, reply)
         if self._writer.write(line) != len(line):
             self._writer.truncate(self._offset)
@@ -212,6 +220,8 @@ class Ledger:
             key = _key_of(line)
             if key is not None:
                 self._index.add(key, number, start, len(line))
+            else:
+                self.damaged += 1
             start += len(line)
 
 
@@ -383,13 +393,15 @@ def compact(folder: Path) -> int:
     seen: set[bytes] = set()
     if len(old) > 1:
         draft = folder / "compact.new"
-        with draft.open("wb") as file:
+        with open(draft, "wb", opener=_open_private) as file:
             for path in old:
                 for line in _lines(path):
                     key = _key_of(line)
                     if key is not None and key not in seen:
                         seen.add(key)
                         file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
         draft.rename(folder / f"{uuid.uuid4().hex}.jsonl")
         for path in old:
             path.unlink()
@@ -408,25 +420,44 @@ def _lines(path: Path) -> Iterator[bytes]:
         yield from file
 
 
-_ENCODER = json.JSONEncoder(ensure_ascii=False)
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
-_START = b'{"key": "'
+_START, _BETWEEN = b'{"key": "', b'", "digest": "'
+
+
+_KEY = slice(len(_START), len(_START) + 32)
+
+
+_DIGEST = slice(_KEY.stop + len(_BETWEEN), _KEY.stop + len(_BETWEEN) + 16)
 
 
 def _key_of(line: bytes) -> bytes | None:
-    """Return the key of a whole line; `None` for a line that a crash or a full disk cut
-    short."""
-    if not (line.startswith(_START) and line.endswith(b"}\n")):
+    """Return the key of a whole line; `None` for a line that was cut short, or that does not
+    match its digest."""
+    if not line.startswith(_START) or line[_KEY.stop : _DIGEST.start] != _BETWEEN:
         return None
-    with contextlib.suppress(ValueError):
-        return bytes.fromhex(line[9:41].decode("ascii", "replace"))
+    try:
+        key = bytes.fromhex(line[_KEY].decode("ascii"))
+        if line[_DIGEST] == _line_digest(line[_KEY], line[_DIGEST.stop :]):
+            return key
+    except ValueError:
+        pass
     return None
 
 
+def _line_digest(key: bytes, rest: bytes) -> bytes:
+    return hashlib.blake2b(rest, key=key, digest_size=8).hexdigest().encode()
+
+
+def _open_private(path: str, flags: int) -> int:
+    """Open a file that only this user can read, and that is no link."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o600)
+
+
 def _encode_line(key: bytes, model: str, reply: ChatReply) -> bytes:
-    """Encode a reply as a line. The key comes first, so that it can be read without the
-    rest."""
+    """Encode a reply as a line. Key and digest come first, so that they can be read without
+    the rest."""
     content: JsonObject = {
         "text": reply.text,
         "finish": reply.finish.value,
@@ -443,8 +474,10 @@ def _encode_line(key: bytes, model: str, reply: ChatReply) -> bytes:
         ]
     if reply.thinking_tokens:
         content["thinking_tokens"] = reply.thinking_tokens
-    entry = {"key": key.hex(), "model": model, "reply": content}
-    return _ENCODER.encode(entry).encode() + b"\n"
+    body = _ENCODER.encode({"model": model, "reply": content})
+    rest = f'", {body[1:]}\n'.encode()
+    hex_key = key.hex().encode()
+    return b"".join([_START, hex_key, _BETWEEN, _line_digest(hex_key, rest), rest])
 
 
 def _decode_reply(entry: JsonObject) -> ChatReply:

@@ -27,6 +27,7 @@ from simforge.errors import CallFailed, ModelError
 from simforge.identity import rng
 from simforge.install import how_to_install
 from simforge.models import downloads
+from simforge.models.thinking import split_thinking
 from simforge.types import ChatReply, ChatRequest, Finish, Message
 
 if TYPE_CHECKING:
@@ -93,8 +94,16 @@ class LocalModel:
         config = _generation_config(request)
         out = await self._engine.generate(request.messages, config)
         text = _cut_at_stop(self._engine.decode(out.tokens), request.sampling.stop)
+        parts = split_thinking(text)
         return ChatReply(
-            text, out.finish, out.prompt_tokens, out.cached_tokens, len(out.tokens)
+            text=parts.visible,
+            finish=Finish.length if parts.is_unfinished else out.finish,
+            prompt_tokens=out.prompt_tokens,
+            cached_tokens=out.cached_tokens,
+            completion_tokens=len(out.tokens),
+            thinking_tokens=round(
+                len(out.tokens) * parts.characters / max(1, len(text))
+            ),
         )
 
     async def close(self) -> None:

@@ -1,11 +1,11 @@
 """Admission: how many calls an endpoint gets at once, and when a failed call is retried.
 
 Each endpoint has a gate that limits its calls in flight. The limit starts small and doubles
-while all calls succeed. When the endpoint answers that it is overloaded (429, 503, 529), the
-limit is halved and then grows slowly. If the server keeps refusing the same share of calls at a
-lower limit, the load is not the cause, so the limit is left where it was: an endpoint that
-always refuses one call in ten must not slow a run down to a crawl. `Retry-After` delays only
-the call that received it.
+while all calls succeed. When the endpoint answers that it is overloaded (429, 503, 529), or does
+not answer within the deadline, the limit is halved and then grows slowly. If the server keeps
+refusing the same share of calls at a lower limit, the load is not the cause, so the limit is left
+where it was: an endpoint that always refuses one call in ten must not slow a run down to a crawl.
+`Retry-After` delays only the call that received it.
 
 Several workers share an endpoint. Each gate learns on its own. The driver collects the gates'
 limits and gives each worker the share of their sum that its work needs (`Gate.set_share`), so
@@ -25,7 +25,6 @@ import math
 import random
 import time
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 MAX_IN_FLIGHT = 4096
@@ -49,6 +48,10 @@ INITIAL_DEADLINE = 300.0
 
 
 MIN_DEADLINE = 2.0
+
+
+MAX_DOUBLINGS = 2
+"Number of times that the deadline of a call that timed out is doubled."
 
 
 MAX_BACKGROUND_REFUSALS = 0.25
@@ -129,6 +132,7 @@ class Gate:
         "When the endpoint was first found unreachable since its last response."
         self._last_failure = 0.0
         self._last_answer = 0.0
+        self._last_timeout_cut = -math.inf
 
     def deadline(self, timeouts: int = 0) -> asyncio.Timeout:
         """Return a context manager that raises `TimeoutError` when its body takes too long.
@@ -201,12 +205,29 @@ class Gate:
         self._refused += 1
         self._adjust_limit()
 
+    def record_timeout(self, started: float) -> None:
+        """Record that a call, sent at `started` on the monotonic clock, reached its deadline. A
+        server that works on more calls than it can answer in time gets half as many: once for
+        the calls that were in flight together, since they time out together."""
+        if started < self._last_timeout_cut:
+            return
+        self._last_timeout_cut = time.monotonic()
+        self._answered = self._refused = 0
+        self._doubling = self._never_overloaded = False
+        self._last_cut = None
+        self.limit = max(1.0, min(self.limit, self.in_flight) / 2)
+
+    def answered_since(self, moment: float) -> bool:
+        """Return whether the endpoint has answered any call since a moment of the monotonic
+        clock."""
+        return self._last_answer > moment
+
     def record_contact(self) -> None:
         """Record that the endpoint responded, even if with an error."""
         self._unreachable_since = None
 
     def _deadline_after(self, timeouts: int) -> float:
-        return float(min(self._max_deadline, self.deadline_seconds * 2**timeouts))
+        return float(self.deadline_seconds * 2 ** min(timeouts, MAX_DOUBLINGS))
 
     def record_unreachable(self) -> None:
         """Record that a call could not reach the endpoint."""
@@ -338,16 +359,15 @@ class TokenBucket:
         """Refund tokens that a call took and did not use; negative if it used more."""
         self._available += unused
 
-    def record_usage(self, usage: Mapping[str, int]) -> float:
-        """Learn the usual completion length from the server's count. Returns the tokens that
-        the call used."""
-        completion = float(usage.get("completion_tokens") or 0)
+    def record_usage(self, prompt: int, completion: int) -> float:
+        """Learn the usual completion length from the server's counts of tokens. Returns the
+        tokens that the call used."""
         self._mean_completion = (
             0.95 * self._mean_completion + 0.05 * completion
             if self._mean_completion
             else completion
         )
-        return (usage.get("prompt_tokens") or 0) + completion
+        return float(prompt + completion)
 
     def _refill(self) -> float:
         now = time.monotonic()

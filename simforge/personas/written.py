@@ -157,7 +157,7 @@ async def _write_portrait(
             generator.render(variables),
             attempt=f"/{index}/portrait/{attempt}",
         )
-        if reply.finish != Finish.length and reply.text.strip():
+        if reply.finish == Finish.stop and reply.text.strip():
             return " ".join(reply.text.split())
     raise CallFailed(
         f"after {MAX_ATTEMPTS} answers the writer's portrait is still empty or cut off"
@@ -292,8 +292,8 @@ def _parse_json(
 ) -> tuple[JsonObject, str]:
     """Return the value of a JSON answer and an empty string, or an empty value and the
     mistake in it."""
-    if finish == Finish.length:
-        return {}, "it was too long"
+    if finish != Finish.stop:
+        return {}, "it was cut off"
     try:
         value = json.loads(text, parse_constant=_reject_constant)
         canonical(

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from simforge.errors import UsageError
-from simforge.identity import canonical
 from simforge.judging.forms import FORMS
 from simforge.models import providers
 from simforge.models.contract import ModelSpec
@@ -104,16 +103,6 @@ def default_concurrency(specs: dict[Role, ModelSpec]) -> int:
         32
         if any(provider_of(spec.reference).embedded for spec in specs.values())
         else 256
-    )
-
-
-def model_spec(recipe: Recipe, role: Role) -> ModelSpec:
-    """The model of a role."""
-    reference = recipe.models[role]
-    return providers.resolve(
-        reference,
-        recipe.access(reference),
-        canonical(recipe.server(reference).arguments),
     )
 
 

@@ -19,7 +19,7 @@ import yaml
 
 from simforge import catalog
 from simforge.errors import TooManyFailures, UsageError
-from simforge.models import providers
+from simforge.models import keys, providers
 from simforge.models.budget import Budget
 from simforge.models.calls import Roles
 from simforge.models.contract import ModelSpec
@@ -152,8 +152,7 @@ def sample_people(
                 f"a model writes {_written_parts(cast.pack)} of the people of {pack}: "
                 "name it with --model REF."
             )
-        spec, display = providers.resolve(model), Display()
-        providers.ensure_available(spec)
+        spec, display = _typed_model(model), Display()
         with tempfile.TemporaryDirectory() as scratch:
             ledger = _ledger_beside(out) if out is not None else Path(scratch)
             with display.writing(
@@ -188,8 +187,7 @@ def grow_space(space: str, to: int, model: str, seed: int, out: Path) -> int:
         raise UsageError(
             f"the space {space} is of the kind {grown.kind}; only a hierarchy grows."
         )
-    spec, display = providers.resolve(model), Display()
-    providers.ensure_available(spec)
+    spec, display = _typed_model(model), Display()
     additions = asyncio.run(
         _Writer(spec, _ledger_beside(out), seed, display).run(
             lambda writer_models: add_preferences(grown, to, writer_models.calls())
@@ -214,6 +212,13 @@ def grow_space(space: str, to: int, model: str, seed: int, out: Path) -> int:
         for subdimensions in additions.values()
         for added in subdimensions.values()
     )
+
+
+def _typed_model(reference: str) -> ModelSpec:
+    """Return a model that the user typed on the command line, ready to be asked."""
+    consent = keys.consent_of((), (reference,))
+    spec, _ = keys.with_permitted_key(providers.resolve(reference), consent)
+    return providers.ensure_available(spec)
 
 
 @dataclass(frozen=True, slots=True)

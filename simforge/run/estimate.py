@@ -24,8 +24,8 @@ from simforge.models.ledger import Ledger
 from simforge.models.scripted import actor
 from simforge.recipe.schema import Recipe
 from simforge.recipe.setup import Setup
-from simforge.run.backend import model_spec
 from simforge.run.checks import load_inputs
+from simforge.run.models import model_specs
 from simforge.run.options import Options
 from simforge.run.plan import Plan, make_plan
 from simforge.types import ChatReply, ChatRequest, Completion, Finish, Role, Usage
@@ -199,7 +199,7 @@ def estimate_run(options: Options) -> Estimate:
         options.cast,
     )
     recipe, setup, plan = inputs.recipe, inputs.setup, make_plan(inputs)
-    specs = {role: model_spec(recipe, role) for role in recipe.roles}
+    specs, _ = model_specs(recipe, recipe.roles, options)
     usage, pairs = asyncio.run(_simulate_usage(plan, setup, specs))
     prices = load_prices(options.prices)
     cost = {}

@@ -6,11 +6,12 @@ started.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from simforge.catalog import files
 from simforge.errors import UsageError
+from simforge.models import providers
 from simforge.types import JsonObject
 
 
@@ -30,6 +31,10 @@ class Options:
     "People drawn earlier: a file written by `personas sample --out`, or another run's folder."
     overrides: tuple[str, ...] = ()
     "`key=value` settings that change the recipe."
+    keys: tuple[str, ...] = ()
+    "`HOST=VARIABLE`: environment variables that may be sent to hosts as keys."
+    moved: tuple[str, ...] = ()
+    "`OLD=NEW`: URLs of endpoints that moved since the run began."
     executor: str | None = None
     "`local` or `ray`; by default `ray` if an address is given."
     ray_address: str | None = None
@@ -61,8 +66,8 @@ def as_json(options: Options) -> JsonObject:
     content["overrides"] = [
         assignment
         for assignment in options.overrides
-        if not assignment.startswith("endpoints")
-    ]  # may hold a secret
+        if not _may_hold_secret(assignment)
+    ]
     content["folder"] = str(Path.cwd())
     return {
         name: str(value) if isinstance(value, Path) else value
@@ -70,7 +75,16 @@ def as_json(options: Options) -> JsonObject:
     } | {"reuse": [str(path.resolve()) for path in options.reuse]}
 
 
-def read_options(run: Path) -> tuple[Options, Path]:
+def _may_hold_secret(assignment: str) -> bool:
+    """Return whether a setting may hold a secret: headers and fields of requests, and
+    environment variables of servers."""
+    section = assignment.partition("=")[0].strip().partition(".")[0]
+    return section == "endpoints" or (
+        section == "servers" and "environment" in assignment
+    )
+
+
+def read_options(run: Path, typed: tuple[str, ...] = ()) -> tuple[Options, Path]:
     """The options that a run was started with, and the folder that their paths start from. Raises
     `UsageError` if the folder is no run."""
     path = run / "work" / "options.json"
@@ -78,11 +92,20 @@ def read_options(run: Path) -> tuple[Options, Path]:
         raise UsageError(
             f"{run} is no run of this version: there is no {path.relative_to(run)} in it."
         )
-    content = json.loads(path.read_text(encoding="utf-8"))
-    folder = Path(content.pop("folder"))
-    for name in ("cast", "prices", "runtime_env"):
-        content[name] = Path(content[name]) if content[name] is not None else None
-    for name in ("models", "overrides"):
-        content[name] = tuple(content[name])
-    content["reuse"] = tuple(map(Path, content["reuse"]))
-    return Options(**{**content, "out": run.resolve()}), folder
+    content = files.read_json_object(path)
+    try:
+        folder = Path(content.pop("folder"))
+        for name in ("cast", "prices", "runtime_env"):
+            content[name] = Path(content[name]) if content[name] is not None else None
+        for name in ("models", "overrides", "keys", "moved"):
+            content[name] = tuple(map(str, content[name]))
+        content["reuse"] = tuple(map(Path, content["reuse"]))
+        options = Options(**{**content, "out": run.resolve()})
+    except (KeyError, TypeError, ValueError) as problem:
+        raise UsageError(
+            f"{path} is damaged ({problem}): repeat the generate command of the run."
+        ) from None
+    for reference in options.models:
+        # the file may come from somebody else; `typed` is what the user typed now
+        providers.check_code(reference.rpartition("=")[2], typed)
+    return options, folder

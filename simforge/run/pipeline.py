@@ -29,13 +29,13 @@ from simforge.recipe.setup import Setup
 from simforge.run import casting
 from simforge.run.backend import (
     default_concurrency,
-    model_spec,
     open_backend,
 )
 from simforge.run.checks import inputs_of, load_inputs
 from simforge.run.content import content_identity
 from simforge.run.dispatch import check_failures, play_remaining, shard_size
 from simforge.run.folder import RunFolder, ledger_of_earlier_run
+from simforge.run.models import model_specs
 from simforge.run.options import Options, as_json, read_options
 from simforge.run.plan import Plan, make_plan
 from simforge.run.progress import Display
@@ -66,7 +66,7 @@ def generate(options: Options, display: Display) -> Run:
     )
     recipe, setup, plan = inputs.recipe, inputs.setup, make_plan(inputs)
     roles = (*recipe.roles, *casting.required_roles(recipe, plan.cast))
-    specs = {role: model_spec(recipe, role) for role in roles}
+    specs, key_notes = model_specs(recipe, roles, options)
     reuse = tuple(ledger_of_earlier_run(path) for path in options.reuse)
     budget = budget_of(options, specs)
     if options.ledger is not None:
@@ -79,6 +79,8 @@ def generate(options: Options, display: Display) -> Run:
             and folder.manifest()["recipe"].get("licences") == recipe.licences
         ):
             return Run(options.out, folder.manifest())
+        for note in key_notes:
+            display.say(note)
         with open_backend(options, recipe, specs, setup) as backend:
             folder.write_note("options", as_json(options))
             folder.record_ledger_location(options.ledger)
@@ -124,11 +126,12 @@ def generate(options: Options, display: Display) -> Run:
     return Run(options.out, manifest)
 
 
-def retry(path: Path, display: Display) -> tuple[Run, int]:
+def retry(path: Path, display: Display, typed: tuple[str, ...] = ()) -> tuple[Run, int]:
     """Run the failed dialogues of a run again, with the options that it was started with.
-    Returns the run and the number of failed dialogues."""
-    options, folder = read_options(path)
-    run_folder = RunFolder(path, {}, 1)
+    `typed` are models that the user names again, since they are Python code. Returns the run and
+    the number of failed dialogues."""
+    options, folder = read_options(path, typed)
+    run_folder = RunFolder.existing(path)
     lost = sum(tally.failed for tally in run_folder.finished_tallies().values())
     if not lost and run_folder.is_sealed():
         return Run(path, {}), 0

@@ -27,7 +27,7 @@ from simforge.errors import CallFailed, RecipeError
 from simforge.judging import pairing, parsing, reliability
 from simforge.judging.aggregation import combine_panel
 from simforge.judging.rules import Rater, by_construction
-from simforge.models import endpoint
+from simforge.models import replies
 from simforge.personas import spaces
 from simforge.recipe.schema import Filters, Judge
 from simforge.run.checks import load_recipe
@@ -1331,10 +1331,10 @@ def test_reward_models_behind_an_endpoint_decide_by_the_persons_weights(
 )
 def test_a_score_is_one_number_and_nothing_else_is(answer, score):
     if score is not None:
-        assert endpoint._score(answer) == score
+        assert replies.parse_score(answer) == score
     else:
         with pytest.raises(CallFailed, match="where one score is needed"):
-            endpoint._score(answer)
+            replies.parse_score(answer)
 
 
 @pytest.mark.parametrize(

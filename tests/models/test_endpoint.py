@@ -16,10 +16,11 @@ import pytest
 from conftest import simforge
 
 from simforge import catalog
-from simforge.errors import CallFailed, ModelError, UsageError
+from simforge.errors import CallFailed, MalformedReply, ModelError, UsageError
 from simforge.models import endpoint as endpoints
-from simforge.models import providers
+from simforge.models import endpoint_checks, providers
 from simforge.models.rate_limits import UNLIMITED, Bounds, Gate
+from simforge.models.replies import choice_probabilities, parse_reply
 from simforge.types import ChatReply, ChatRequest, Finish, Message, Sampling
 
 
@@ -118,7 +119,7 @@ def test_a_call_that_hangs_is_given_up_and_asked_again(endpoint):
 
 def test_a_refused_request_is_that_requests_failure_with_the_servers_words():
     with pytest.raises(CallFailed, match="the answer has no message"):
-        endpoints._reply({"error": "x"})
+        parse_reply({"error": "x"})
 
 
 @pytest.mark.parametrize(
@@ -159,29 +160,109 @@ def test_a_model_that_the_server_does_not_have_is_told_with_the_nearest(
     ) == (2, True), done.err
 
 
-def test_thinking_is_taken_out_and_cut_off_answers_are_known():
-    def answer(text, finish="stop"):
-        return {"choices": [{"message": {"content": text}, "finish_reason": finish}]}
+def answer(text, finish="stop", **more):
+    message = {"content": text, **more}
+    return {"choices": [{"message": message, "finish_reason": finish}]}
 
-    assert endpoints._reply(answer("<think>hm\nhm</think>\n\nYes.")).text == "Yes."
-    assert endpoints._reply(answer("Yes and", "length")).finish == Finish.length
-    assert endpoints._reply(answer(None)).text == ""
-    assert endpoints._reply(answer("so I think\n</think>\n\nYes.")).text == "Yes."
-    assert endpoints._reply(answer("<think>and then")) == endpoints._reply(
-        answer("", "length")
-    )
-    assert (
-        endpoints._reply(answer([{"type": "text", "text": "Yes"}, {"text": "."}])).text
-        == "Yes."
-    )
-    for odd in (
+
+HARMONY = "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>Yes."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think>hm\nhm</think>\n\nYes.",
+        "so I think\n</think>\n\nYes.",
+        "<thinking>hm</thinking>Yes.",
+        "<reasoning>hm</reasoning> Yes.",
+        "<seed:think>hm</seed:think>Yes.",
+        "[THINK]hm[/THINK]Yes.",
+        "◁think▷hm◁/think▷Yes.",
+        "<|begin_of_thought|>hm<|end_of_thought|>Yes.",
+        "<|START_THINKING|>hm<|END_THINKING|>Yes.",
+        HARMONY,
+        f"{HARMONY}<|return|>",
+        "analysisWe need to say yes.assistantfinalYes.",
+        [{"type": "reasoning", "text": "hm"}, {"type": "text", "text": "Yes."}],
+    ],
+)
+def test_thinking_is_taken_out_in_every_notation(text):
+    reply = parse_reply(answer(text))
+    assert (reply.text, reply.finish) == ("Yes.", Finish.stop)
+
+
+@pytest.mark.parametrize(
+    "text", ["<think>and then", "<thinking>hm", "<|channel|>analysis<|message|>hm"]
+)
+def test_thinking_that_never_ends_is_a_cut_off_answer(text):
+    reply = parse_reply(answer(text))
+    assert (reply.text, reply.finish) == ("", Finish.length)
+
+
+def test_an_answer_about_marks_of_thinking_is_left_as_it_is():
+    text = "Put it after a `<think>` tag, as in analysis of text."
+    assert parse_reply(answer(text)).text == text
+
+
+@pytest.mark.parametrize(
+    ("reason", "finish"),
+    [
+        ("stop", Finish.stop),
+        ("tool_calls", Finish.stop),
+        ("length", Finish.length),
+        ("content_filter", Finish.content_filter),
+        ("error", None),
+        ("abort", None),
+        ("something new", None),
+        (None, None),
+        (7, None),
+        ({}, None),
+    ],
+)
+def test_only_an_answer_that_the_server_calls_finished_is(reason, finish):
+    if finish is None:
+        with pytest.raises(MalformedReply, match="finish_reason"):
+            parse_reply(answer("Yes and", reason))
+    else:
+        assert parse_reply(answer("Yes and", reason)).finish == finish
+
+
+def test_of_several_answers_the_whole_ones_are_kept():
+    several = {
+        "choices": [*answer("One.")["choices"], *answer("Tw", "error")["choices"]]
+    }
+    assert [one.text for one in parse_reply(several).completions] == ["One."]
+    refused = answer(None, "stop", refusal="I cannot help with that.")
+    assert parse_reply(refused).finish == Finish.content_filter
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
         {"choices": [{"message": None}]},
         {"choices": [{"message": "x"}]},
+        {"choices": [None]},
         {"choices": []},
+        {"choices": {}},
         {},
-    ):
-        with pytest.raises(CallFailed, match="the answer has no message"):
-            endpoints._reply(odd)
+    ],
+)
+def test_an_answer_without_a_message_is_a_failed_call(odd):
+    with pytest.raises(CallFailed, match="the answer has no message"):
+        parse_reply(odd)
+
+
+@pytest.mark.parametrize(
+    "count", [5_000_000_000, -4e9, float("nan"), float("inf"), "7.5", [], True, 10**400]
+)
+def test_a_count_that_is_none_is_a_failed_call(count):
+    for name in ("prompt_tokens", "completion_tokens"):
+        with pytest.raises(CallFailed, match=f"{name} is .*not a count of tokens"):
+            parse_reply({**answer("Yes."), "usage": {name: count}})
+
+
+def test_texts_can_always_be_stored():
+    assert parse_reply(answer("a\ud800b")).text == "a?b"
 
 
 def test_probabilities_of_choices_come_from_what_begins_exactly_one():
@@ -191,17 +272,25 @@ def test_probabilities_of_choices_come_from_what_begins_exactly_one():
         found = [
             {"token": token, "logprob": math.log(p)} for token, p in tokens.items()
         ]
-        return {"choices": [{"logprobs": {"content": [{"top_logprobs": found}]}}]}
+        return {"logprobs": {"content": [{"top_logprobs": found}]}}
 
     given = top(**{"1": 0.5, " 2": 0.25, "t": 0.2, "The": 0.05})
-    assert endpoints._choice_probabilities(given, ("1", "2", "tie")) == pytest.approx(
+    assert choice_probabilities(given, ("1", "2", "tie")) == pytest.approx(
         {"1": 0.5 / 0.95, "2": 0.25 / 0.95, "tie": 0.2 / 0.95}
     )
-    assert endpoints._choice_probabilities(top(t=1.0), ("tie", "two")) == {}
-    for broken in (None, [None], [{"token": "1"}], [{"token": "1", "logprob": None}]):
-        content = {"choices": [{"logprobs": {"content": [{"top_logprobs": broken}]}}]}
-        assert endpoints._choice_probabilities(content, ("1", "2")) == {}
-    assert endpoints._choice_probabilities({"choices": [{}]}, ("1", "2")) == {}
+    assert choice_probabilities(top(t=1.0), ("tie", "two")) == {}
+    for broken in (
+        None,
+        [None],
+        [{"token": "1"}],
+        [{"token": "1", "logprob": None}],
+        [{"token": "1", "logprob": 1e6}],
+        [{"token": "1", "logprob": float("nan")}],
+        [{"token": "1", "logprob": float("-inf")}],
+    ):
+        content = {"logprobs": {"content": [{"top_logprobs": broken}]}}
+        assert choice_probabilities(content, ("1", "2")) == {}
+    assert choice_probabilities({}, ("1", "2")) == {}
 
 
 def test_dialogues_stay_at_their_url_and_spread_over_all(endpoint):
@@ -304,7 +393,7 @@ def test_a_place_is_free_again_after_a_cancelled_wait():
 def test_wrong_references_are_refused():
     for wrong in ("x@ftp://y", "@", "x@"):
         with pytest.raises(UsageError, match="must be written"):
-            endpoints.parse(wrong)
+            providers.resolve(f"openai:{wrong}")
     assert issubclass(CallFailed, ModelError)
 
 
@@ -363,6 +452,12 @@ def test_a_recipe_says_how_an_endpoint_is_asked_and_no_secret_gets_out(tmp_path)
         "r",
     ]
     try:
+        asked = simforge(*command, cwd=tmp_path, env={"MY_KEY": "sesame"})
+        assert (asked.status, heard) == (2, []), asked.err
+        grant = f"--key 127.0.0.1:{server.server_port}=MY_KEY"
+        assert f"MY_KEY to 127.0.0.1:{server.server_port}" in asked.err
+        assert grant in asked.err and not (tmp_path / "r").exists()
+        command += grant.split()
         refused = simforge(*command, cwd=tmp_path, env={"MY_KEY": "wrong"})
         assert (
             refused.status,
@@ -547,7 +642,7 @@ def test_thinking_is_counted_and_not_said(picky):
 
 
 def test_a_server_that_ignores_choices_is_told_of_and_not_asked_for_them(picky, caplog):
-    spec = endpoints.check(providers.resolve(picky), needs_choices=True)
+    spec = endpoint_checks.check(providers.resolve(picky), needs_choices=True)
     assert not spec.enforces_choices and "does not keep to choices" in caplog.text
     (reply,) = ask(
         picky, request(choices=("1", "2")), enforces_choices=spec.enforces_choices
@@ -621,7 +716,7 @@ def test_an_endpoint_that_has_served_and_refuses_for_good_stops_the_run_so_that_
 
 def test_a_model_that_moves_is_asked_where_it_is_by_those_who_wait_as_well(endpoint):
     first, second = endpoint(latency_ms=100), endpoint(latency_ms=1)
-    spec = replace(providers.resolve("vllm:m"), urls=(first.url,))
+    spec = replace(providers.resolve("vllm:stub"), urls=(first.url,))
 
     async def talk() -> None:
         client = await endpoints.Endpoint.open(spec, bounds=Bounds(in_flight=1))

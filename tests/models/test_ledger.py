@@ -170,3 +170,29 @@ def test_several_answers_to_one_request_are_one_reply(opened, tmp_path):
     first, _ = asyncio.run(opened(tmp_path).answer(replace(REQUEST, n=2), draw))
     again, paid = asyncio.run(opened(tmp_path).answer(replace(REQUEST, n=2), draw))
     assert (again, paid, len(again.completions)) == (first, False, 2)
+
+
+def test_a_flipped_bit_never_gives_another_reply_and_is_asked_again(opened, tmp_path):
+    model, ledger = Model(), opened(tmp_path / "good")
+    first = asyncio.run(ledger.answer(REQUEST, model.chat))[0]
+    ledger.close()
+    line = next((tmp_path / "good").glob("*.jsonl")).read_bytes()
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    for bit in range(8 * len(line)):
+        flipped = bytearray(line)
+        flipped[bit // 8] ^= 1 << bit % 8
+        (folder / "segment.jsonl").write_bytes(flipped)
+        with Ledger(folder) as damaged:
+            assert (len(damaged), damaged.damaged > 0) == (0, True), flipped
+    model = Model()
+    again, paid = asyncio.run(opened(folder).answer(REQUEST, model.chat))
+    assert (again.text, paid, model.calls) == (first.text, True, 1)
+
+
+def test_replies_are_private(opened, tmp_path):
+    ledger = opened(tmp_path / "work" / "ledger")
+    asyncio.run(ledger.answer(REQUEST, Model().chat))
+    segment = next((tmp_path / "work" / "ledger").glob("*.jsonl"))
+    assert segment.stat().st_mode & 0o777 == 0o600
+    assert segment.parent.stat().st_mode & 0o777 == 0o700

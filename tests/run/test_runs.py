@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -497,3 +498,82 @@ def test_what_forgets_that_it_was_cancelled_ends_all_the_same():
 
     asyncio.run(stopped())
     assert forgot == [True]
+
+
+def _parts(out: Path) -> list[Path]:
+    return sorted(out.glob("work/parts/*.arrow"))
+
+
+def _flip_text(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"?")] ^= 1
+    path.write_bytes(content)
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+DAMAGE = {
+    "a bit of a reply": lambda out: _flip_text(next(out.glob("work/ledger/*.jsonl"))),
+    "a bit of a part": lambda out: _flip_text(_parts(out)[0]),
+    "a part cut short": lambda out: _cut(_parts(out)[0]),
+    "an empty part": lambda out: _parts(out)[0].write_bytes(b""),
+    "a part of zeros": lambda out: _parts(out)[0].write_bytes(b"\0" * 4096),
+    "run.json cut short": lambda out: _cut(out / "work/run.json"),
+    "run.json of zeros": lambda out: (out / "work/run.json").write_bytes(b"\0" * 99),
+    "run.json of another form": lambda out: (out / "work/run.json").write_text("[1]"),
+    "manifest cut short": lambda out: _cut(out / "manifest.json"),
+    "manifest of zeros": lambda out: (out / "manifest.json").write_bytes(b"\0" * 99),
+    "options cut short": lambda out: _cut(out / "work/options.json"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_work_is_noticed_and_played_again_from_the_ledger(
+    damage, scripted_run, tmp_path
+):
+    out = tmp_path / "r"
+    shutil.copytree(scripted_run, out)
+    if "part" in damage:
+        (out / "manifest.json").unlink()
+    DAMAGE[damage](out)
+    generate(out)
+    assert digests(out) == digests(scripted_run)
+    stored = json.loads((out / "manifest.json").read_text())
+    assert stored == json.loads((scripted_run / "manifest.json").read_text())
+
+
+def test_exchanged_parts_and_parts_of_another_run_are_played_again(
+    scripted_run, tmp_path
+):
+    out, other = tmp_path / "r", tmp_path / "other"
+    shutil.copytree(scripted_run, out)
+    generate(other, "--seed", 7)
+    (out / "manifest.json").unlink()
+    first, second, third, *_ = _parts(out)
+    kept = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(kept)
+    third.write_bytes(_parts(other)[2].read_bytes())
+    done = generate(out)
+    assert digests(out) == digests(scripted_run)
+    assert done.err.count("is damaged or of another run") == 3
+    assert len(list(out.glob("work/parts/*.damaged"))) == 3
+
+
+def test_damaged_options_are_told(scripted_run, tmp_path):
+    out = tmp_path / "r"
+    shutil.copytree(scripted_run, out)
+    for content in ("{", "[]", "{}", '{"folder": 3}'):
+        (out / "work/options.json").write_text(content)
+        (out / "manifest.json").unlink(missing_ok=True)
+        done = simforge("retry", out)
+        assert done.status == 2 and "options.json" in done.err, done.err
+
+
+def test_what_a_run_keeps_for_itself_is_private(scripted_run):
+    assert (scripted_run / "work").stat().st_mode & 0o777 == 0o700
+    for name in ("run.json", "options.json"):
+        assert (scripted_run / "work" / name).stat().st_mode & 0o077 == 0
+    assert all(part.stat().st_mode & 0o077 == 0 for part in _parts(scripted_run))

@@ -387,6 +387,11 @@ class Connection(asyncio.Protocol):
             return self.write(
                 http("400 Bad Request", b'{"error":{"message":"body is not JSON"}}')
             )
+        if body.get("model") != stub.args.model:
+            missing = {
+                "error": {"message": f"no model {body.get('model')}", "code": 404}
+            }
+            return self.write(http("404 Not Found", json.dumps(missing).encode()))
         key = hashlib.blake2b(raw, digest_size=8).digest()
         seen = stats.bodies.get(key, 0)
         if len(stats.bodies) < 2_000_000:

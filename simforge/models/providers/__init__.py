@@ -14,7 +14,7 @@ To add a provider, add a module here that defines `PROVIDER`.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, ClassVar
 
 from simforge.catalog.registry import Registry
@@ -56,6 +56,10 @@ class Provider:
         `ModelError` if a file has to be read and cannot be."""
         raise UsageError(f"{name}: this provider cannot identify a model.")
 
+    def names_code(self, name: str) -> bool:
+        """Return whether a name refers to a function that would be imported."""
+        return False
+
     def ensure_available(self, spec: ModelSpec, needs_choices: bool) -> ModelSpec:
         """Make sure that a model can be used; returns the spec, completed with what the check
         found. Raises `ModelError`."""
@@ -83,6 +87,20 @@ def provider_of(reference: str) -> Provider:
             f"a model reference needs a colon, as in {name}:NAME, but it is {reference!r}."
         )
     return PROVIDERS.find(name)
+
+
+def check_code(reference: str, typed: Iterable[str]) -> None:
+    """Raise `UsageError` if a reference names a function that would be imported, and the user did
+    not type it on the command line: a recipe, a manifest or the options of a run may come from a
+    stranger."""
+    name = reference.partition(":")[2]
+    if provider_of(reference).names_code(name) and not any(
+        reference in text for text in typed
+    ):
+        raise UsageError(
+            f"the model {reference} is Python code that would be imported, and only a file names "
+            f"it. If you trust it, name it on the command line: --model {reference}."
+        )
 
 
 def is_scorer(reference: str) -> bool:

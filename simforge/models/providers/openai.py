@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from simforge.models import endpoint
+from simforge.models import addresses, endpoint, endpoint_checks
 from simforge.models.providers import Admit, Provider
 
 if TYPE_CHECKING:
@@ -21,10 +21,10 @@ class OpenAIProvider(Provider):
     has_key = True
 
     def resolve(self, name: str, access: Access, server_arguments: str) -> ModelSpec:
-        return endpoint.resolve(name, access)
+        return endpoint.resolve(name, access, default_url=addresses.default_url())
 
     def ensure_available(self, spec: ModelSpec, needs_choices: bool) -> ModelSpec:
-        return endpoint.check(spec, needs_choices)
+        return endpoint_checks.check(spec, needs_choices)
 
     async def open(self, spec: ModelSpec, admit: Admit | None, bounds: Bounds) -> Model:
         return await endpoint.Endpoint.open(spec, admit, bounds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from simforge.models import endpoint
+from simforge.models import scoring_endpoint
 from simforge.models.providers import Admit, Provider
 
 if TYPE_CHECKING:
@@ -21,13 +21,13 @@ class ScoringProvider(Provider):
     has_key = True
 
     def resolve(self, name: str, access: Access, server_arguments: str) -> ModelSpec:
-        return endpoint.resolve_scorer(name, access)
+        return scoring_endpoint.resolve_scorer(name, access)
 
     def ensure_available(self, spec: ModelSpec, needs_choices: bool) -> ModelSpec:
-        return endpoint.check_scorer(spec)
+        return scoring_endpoint.check_scorer(spec)
 
     async def open(self, spec: ModelSpec, admit: Admit | None, bounds: Bounds) -> Model:
-        return await endpoint.ScoringEndpoint.open(spec, admit, bounds)
+        return await scoring_endpoint.ScoringEndpoint.open(spec, admit, bounds)
 
 
 PROVIDER = ScoringProvider()

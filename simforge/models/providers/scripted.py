@@ -23,6 +23,9 @@ class ScriptedProvider(Provider):
         "only.**"
     )
 
+    def names_code(self, name: str) -> bool:
+        return bool(name)
+
     def resolve(self, name: str, access: Access, server_arguments: str) -> ModelSpec:
         return scripted.resolve(name)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from simforge.errors import UsageError
+from simforge.identity import digest
 from simforge.models.contract import ModelSpec
 from simforge.models.providers.openai import OpenAIProvider
 
@@ -26,7 +27,7 @@ class VLLMProvider(OpenAIProvider):
         settings = (
             ""
             if server_arguments == access.body == "{}"
-            else f"?{server_arguments}{access.body}"
+            else f"?{digest([server_arguments, access.body])}"
         )
         return ModelSpec(
             f"vllm:{name}",
