@@ -52,7 +52,7 @@ def load(
     """Load a table as a `datasets` object, or a view of the dataset (`view="trl_sft"`). With
     `system`, the person's wish precedes each prompt of a view.
 
-    `where` is an SQL condition over the columns of the table; for a view, over the columns of
+    `where` is a condition over the columns of the table; for a view, over the columns of
     the pairs that it is made from (`label = 'judge'`). Rows are memory-mapped from a file in
     the cache of `datasets`, which is written once. With `streaming` they are read on demand and
     no file is written (a version on the Hub is still downloaded first).

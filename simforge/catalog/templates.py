@@ -28,17 +28,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import Annotated, Any, Literal, cast
 
 import jinja2
-import jinja2.meta
 import jinja2.nodes
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import Field, model_validator
 
 from simforge import catalog
-from simforge.catalog import documents
+from simforge.catalog import documents, sandbox
 from simforge.catalog.documents import Strict
 from simforge.errors import Mistake, RecipeError, suggest
 from simforge.types import Message, Sampling
@@ -161,7 +158,8 @@ class Generator:
     def uses(self, variable: str) -> bool:
         """Return true if any of its templates uses a variable."""
         return any(
-            variable in variables_of(section.template) for section in self._all_sections
+            variable in sandbox.variables_of(section.template)
+            for section in self._all_sections
         )
 
     @property
@@ -363,17 +361,9 @@ def _sections(body: str, first_line: int, label: str) -> list[MessageSection]:
     return sections
 
 
-@cache
-def variables_of(template: str) -> frozenset[str]:
-    """The variables that a template reads."""
-    return frozenset(
-        jinja2.meta.find_undeclared_variables(_environment().parse(template))
-    )
-
-
 def _variable_lines(template: str) -> list[tuple[str, int]]:
     """The variables that a template reads, each with the line of its first use, from 1."""
-    tree, wanted = _environment().parse(template), variables_of(template)
+    tree, wanted = sandbox.parse_template(template), sandbox.variables_of(template)
     first: dict[str, int] = {}
     for node in tree.find_all(jinja2.nodes.Name):
         if node.name in wanted:
@@ -381,26 +371,9 @@ def _variable_lines(template: str) -> list[tuple[str, int]]:
     return sorted(first.items(), key=lambda item: (item[1], item[0]))
 
 
-@cache
-def compile_template(template: str) -> jinja2.Template:
-    """Compile a template once per process."""
-    compiled_template = _environment().from_string(template)
-    compiled_template.globals = dict(
-        compiled_template.globals
-    )  # jinja's chain of mappings is copied at every rendering, at half of its cost
-    return compiled_template
-
-
-@cache
-def _environment() -> ImmutableSandboxedEnvironment:
-    return ImmutableSandboxedEnvironment(
-        undefined=jinja2.StrictUndefined, keep_trailing_newline=False, autoescape=False
-    )
-
-
 def _render(section: MessageSection, variables: Mapping[str, Any], label: str) -> str:
     try:
-        return compile_template(section.template).render(variables).strip()
+        return sandbox.compile_template(section.template).render(variables).strip()
     except (
         jinja2.TemplateError,
         ArithmeticError,
@@ -431,7 +404,7 @@ def _split(text: str, label: str) -> tuple[str, int, str]:
 
 def _check_syntax(section: MessageSection, label: str) -> Mistake | None:
     try:
-        compile_template(section.template)
+        sandbox.compile_template(section.template)
     except jinja2.TemplateSyntaxError as problem:
         line = section.line + problem.lineno - 1
         return Mistake(label, line, "", f"template: {problem.message}")

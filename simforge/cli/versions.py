@@ -81,7 +81,7 @@ def add_to(commands: Commands) -> None:
     )
     export.add_argument(
         "--where",
-        metavar="SQL",
+        metavar="CONDITION",
         help="only pairs that match this condition, such as \"label = 'judge'\"",
     )
     export.set_defaults(command=_export)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from simforge.catalog.templates import variables_of
+from simforge.catalog.sandbox import variables_of
 from simforge.dataset import columns
 from simforge.dataset.columns import (
     BranchRow,

@@ -24,6 +24,7 @@ from simforge.dataset.tables import TABLES
 from simforge.errors import NotFound, SourceError, UsageError, suggest
 from simforge.hub import huggingface, urls
 from simforge.identity import digest
+from simforge.text.conditions import parse_condition
 from simforge.types import JsonObject
 
 if TYPE_CHECKING:
@@ -157,18 +158,18 @@ def read_errors(*sources: str | Path) -> Iterator[None]:
 
 
 def filtered(frame: pl.LazyFrame, where: str | None) -> pl.LazyFrame:
-    """Keep the rows that satisfy an SQL condition. Raises `UsageError` if it is not valid for
-    these columns."""
+    """Keep the rows that satisfy a condition (see `simforge.text.conditions`). Raises
+    `UsageError` if it is not valid for these columns."""
     import polars as pl
 
     if where is None:
         return frame
     try:
-        rows = frame.filter(pl.sql_expr(where))
-        pl.DataFrame(schema=frame.collect_schema()).clear(1).filter(
-            pl.sql_expr(where)
-        )  # type errors appear only with rows
-    except pl.exceptions.PolarsError as problem:
+        condition = parse_condition(where).expression
+        rows = frame.filter(condition)
+        # type errors appear only with rows
+        pl.DataFrame(schema=frame.collect_schema()).clear(1).filter(condition)
+    except (ValueError, pl.exceptions.PolarsError) as problem:
         reason = str(problem).splitlines()[0].partition("; valid columns")[0]
         columns = ", ".join(frame.collect_schema().names())
         raise UsageError(

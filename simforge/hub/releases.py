@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from simforge.catalog.templates import variables_of
+from simforge.catalog.sandbox import variables_of
 from simforge.dataset import card, croissant, diff, parquet
 from simforge.dataset.manifest import Manifest
 from simforge.errors import UsageError

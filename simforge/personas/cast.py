@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, ValidationError, validators
 
-from simforge.catalog.templates import compile_template
+from simforge.catalog.sandbox import compile_template
 from simforge.errors import SourceError, UsageError
 from simforge.identity import digest, shuffled_item
-from simforge.personas.conditions import sql_condition
-from simforge.personas.pack import Pack, parse_range, value_text
+from simforge.personas.pack import Pack, matches_pattern, parse_range, value_text
 from simforge.personas.pack_checks import NUMERIC, column_problem
+from simforge.text.conditions import parse_condition
 from simforge.types import JsonObject, Profile
 
 if TYPE_CHECKING:
@@ -231,10 +231,22 @@ def persona_id(traits: JsonObject, profile: Profile, index: int) -> str:
     )
 
 
+def _check_pattern(
+    validator: Any, pattern: str, value: Any, schema: Any
+) -> Iterator[ValidationError]:
+    if isinstance(value, str) and not matches_pattern(pattern, value):
+        yield ValidationError(f"{value!r} does not match {pattern!r}")
+
+
+_LinearTimeValidator: Any = validators.extend(  # type: ignore[no-untyped-call]
+    Draft202012Validator, {"pattern": _check_pattern}
+)
+
+
 def check_against_schema(cast: Cast, rows: int) -> None:
     """Validate the first `rows` people against the pack's own JSON Schema; a violation is a
     mistake in the pack. Raises `UsageError`."""
-    validator = Draft202012Validator(
+    validator = _LinearTimeValidator(
         cast.pack.json_schema(), format_checker=Draft202012Validator.FORMAT_CHECKER
     )
     for index in range(min(rows, len(cast))):
@@ -269,7 +281,9 @@ class _CandidateFilter:
     """Accepts candidates that satisfy every condition and fit into every quota."""
 
     def __init__(self, pack: Pack, n: int, seed: int) -> None:
-        self._conditions = {text: sql_condition(text) for text in pack.where}
+        self._conditions = {
+            text: parse_condition(text).expression for text in pack.where
+        }
         self._quotas = _RemainingQuotas(pack, n, seed) if pack.quotas else None
         self.rejections = Rejections(0)
 

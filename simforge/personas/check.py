@@ -36,6 +36,7 @@ from simforge.personas.sampling import (
     Undrawable,
     WeightedChoice,
 )
+from simforge.text.conditions import parse_condition
 
 if TYPE_CHECKING:
     import polars as pl
@@ -584,14 +585,12 @@ def _rounded_correlations(
 def _independent_pairs(pack: Pack) -> Iterator[tuple[str, str]]:
     """Yield pairs without a common ancestor, copula, quota or constraint: they are
     independent if sampling is correct."""
-    from simforge.personas.conditions import sql_condition
-
     parents = {name: dependencies(draw) for name, draw in pack.draws.items()}
     ties = [
         *(set(group.traits) for group in pack.correlated),
         {n for target in pack.quotas for n in target.traits},
     ]
-    ties += [set(sql_condition(text).meta.root_names()) for text in pack.where]
+    ties += [set(parse_condition(text).columns) for text in pack.where]
     if pack.people is not None:
         ties.append(
             {name for name, trait in pack.traits.items() if trait.source is not None}

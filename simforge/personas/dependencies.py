@@ -5,9 +5,9 @@ from __future__ import annotations
 from graphlib import TopologicalSorter
 
 import jinja2
-import jinja2.meta
 
 from simforge.catalog.documents import KeyPath as KeyPath
+from simforge.catalog.sandbox import variables_of
 from simforge.personas.pack import Draw, Pack
 
 
@@ -59,8 +59,6 @@ def direct_dependencies(draw: Draw) -> set[str]:
 
 def template_variables(template: str) -> set[str]:
     try:
-        return set(
-            jinja2.meta.find_undeclared_variables(jinja2.Environment().parse(template))
-        )
+        return set(variables_of(template))
     except jinja2.TemplateSyntaxError:
         return set()

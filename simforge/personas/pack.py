@@ -225,6 +225,20 @@ def _know_distributions() -> None:
         model.model_rebuild(force=True)
 
 
+def matches_pattern(pattern: str, text: str) -> bool:
+    """Return whether a regular expression occurs in a text. It is RE2's kind, whose time grows
+    only with the length of the text. Raises `ValueError` for one that is none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    try:
+        return bool(pc.match_substring_regex(pa.scalar(text), pattern).as_py())
+    except pa.ArrowInvalid as problem:
+        raise ValueError(
+            f"`pattern` is not a regular expression: {str(problem).splitlines()[0]}"
+        ) from None
+
+
 class Trait(Strict):
     """A trait: its JSON Schema and how it is sampled."""
 
@@ -255,12 +269,7 @@ class Trait(Strict):
                 f"`minimum` ({self.minimum:g}) is above `maximum` ({self.maximum:g})"
             )
         if self.pattern is not None:
-            try:
-                re.compile(self.pattern)
-            except re.error as problem:
-                raise ValueError(
-                    f"`pattern` is not a regular expression: {problem}"
-                ) from None
+            matches_pattern(self.pattern, "")
         return self
 
     def json_schema(self) -> JsonObject:
@@ -379,8 +388,8 @@ class Pack(Strict):
     "Traits in any order; a trait may depend on any other, without cycles."
     correlated: list[Correlated] = []
     where: list[str] = []
-    """Conditions that every person satisfies, as SQL expressions over traits. Candidates who
-    fail one are rejected and counted."""
+    """Conditions that every person satisfies, such as `NOT (job = 'judge' AND age < 23)`.
+    Candidates who fail one are rejected and counted."""
     targets: list[Target] = []
     text: str
     "Template over the traits: the description of the person that the simulating model reads."

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from jinja2 import TemplateError
 
-from simforge.catalog import templates
+from simforge.catalog import sandbox, templates
 from simforge.catalog.documents import Document
 from simforge.catalog.documents import KeyPath as KeyPath
 from simforge.errors import Mistake, RecipeError, SimForgeError, SourceError, suggest
@@ -29,11 +29,11 @@ from simforge.personas.pack import (
     parse_range,
     value_text,
 )
+from simforge.text.conditions import parse_condition
 from simforge.types import JsonObject
 
 if TYPE_CHECKING:
     import polars as pl
-from simforge.personas.conditions import compared_strings, is_per_person, sql_condition
 from simforge.personas.dependencies import (
     ancestors,
     dependencies,
@@ -463,11 +463,9 @@ class _PackChecker:
         for number, text in enumerate(self.pack.where):
             path: KeyPath = ("where", number)
             try:
-                expression = sql_condition(text)
+                condition = parse_condition(text)
                 unknown = [
-                    name
-                    for name in expression.meta.root_names()
-                    if name not in self.trait_names
+                    name for name in condition.columns if name not in self.trait_names
                 ]
                 if unknown:
                     self.add_mistake(
@@ -475,29 +473,22 @@ class _PackChecker:
                         f"there is no trait {unknown[0]!r}{suggest(unknown[0], self.trait_names)}",
                     )
                     continue
-                if set(expression.meta.root_names()) & self.invalid:
+                if self.invalid & {*condition.columns}:
                     continue
                 written = sorted(
-                    set(expression.meta.root_names())
+                    {*condition.columns}
                     & {n for ns in self.pack.traits_by_writer.values() for n in ns}
                 )
                 if written:
                     self.add_mistake(path, str(self._reference_problem(written[0], "")))
-                if not is_per_person(text):
-                    self.add_mistake(
-                        path,
-                        f"{text!r} looks at more than one person: whether a person is "
-                        "kept must not depend on others",
-                    )
-                    continue
-                for name, literal in compared_strings(text):
+                for name, literal in condition.compared:
                     values = self.values.get(name)
                     if values is not None and literal not in values:
                         self.add_mistake(
                             path,
                             f"{name} is never {literal!r}{suggest(literal, values)}",
                         )
-                kind = frame.select(expression).dtypes[0]
+                kind = frame.select(condition.expression).dtypes[0]
                 if kind != pl.Boolean:
                     self.add_mistake(
                         path,
@@ -506,7 +497,7 @@ class _PackChecker:
             except (ValueError, pl.exceptions.PolarsError) as problem:
                 self.add_mistake(
                     path,
-                    f"{text!r} is not an SQL condition: {str(problem).splitlines()[0]}",
+                    f"{text!r} is not a condition: {str(problem).splitlines()[0]}",
                 )
 
     def _check_target(self, path: KeyPath, target: Target) -> None:
@@ -564,7 +555,7 @@ class _PackChecker:
                 )
             if (
                 not unknown
-                and not templates.compile_template(template)
+                and not sandbox.compile_template(template)
                 .render(self._placeholder_person())
                 .strip()
             ):

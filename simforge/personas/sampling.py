@@ -21,11 +21,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import jinja2
-import jinja2.meta
 import numpy as np
 from jinja2 import nodes
 
-from simforge.catalog.templates import compile_template
+from simforge.catalog.sandbox import (
+    Template,
+    compile_template,
+    parse_template,
+    variables_of,
+)
 from simforge.errors import UsageError
 from simforge.identity import derived_seed
 from simforge.personas import tables
@@ -455,11 +459,7 @@ class Sampler:
             ]
             return self._build_choice(trait, days, [1.0] * span, vocabulary)
         if draw.template is not None:
-            names = sorted(
-                jinja2.meta.find_undeclared_variables(
-                    jinja2.Environment().parse(draw.template)
-                )
-            )
+            names = sorted(variables_of(draw.template))
             if not names:
                 return self._build_choice(
                     trait, [compile_template(draw.template).render()], [1.0], vocabulary
@@ -666,7 +666,7 @@ class Sampler:
         return columns
 
 
-def _render(template: jinja2.Template, row: JsonObject) -> str:
+def _render(template: Template, row: JsonObject) -> str:
     try:
         return template.render(row)
     except (
@@ -744,7 +744,7 @@ def _template_parts(template: str, frame: pl.DataFrame) -> list[pl.Expr] | None:
     import polars as pl
 
     parts: list[pl.Expr] = []
-    for node in jinja2.Environment().parse(template).body:
+    for node in parse_template(template).body:
         if not isinstance(node, nodes.Output):
             return None
         for piece in node.nodes:

@@ -29,10 +29,11 @@ from pydantic import Field, model_validator
 from simforge import catalog
 from simforge.catalog import documents
 from simforge.catalog.documents import Document, Strict
-from simforge.catalog.templates import compile_template
+from simforge.catalog.sandbox import compile_template
 from simforge.errors import Mistake, RecipeError, SourceError, UsageError, suggest
 from simforge.identity import derived_seed
 from simforge.text import measures
+from simforge.text.conditions import parse_condition
 from simforge.types import Profile
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class Tilts(Strict):
         dict[str, dict[str, Annotated[list[str], Field(min_length=1)]]],
         Field(min_length=1),
     ]
-    """SQL conditions over traits, by dimension and pole: each condition that holds moves the
+    """Conditions over traits, by dimension and pole: each condition that holds moves the
     person one step towards that pole."""
 
 
@@ -523,15 +524,13 @@ def _tilt_scores(
     import numpy as np
     import polars as pl
 
-    from simforge.personas.conditions import sql_condition
-
     score = np.zeros(frame.height)
     first = next(iter(space.poles[dimension]))
     for pole, texts in toward.items():
         for text in texts:
             unknown = [
                 column
-                for column in sql_condition(text).meta.root_names()
+                for column in parse_condition(text).columns
                 if column not in frame.columns
             ]
             if unknown:
@@ -542,7 +541,10 @@ def _tilt_scores(
                 )
             try:
                 holds = frame.select(
-                    sql_condition(text).fill_null(False).cast(pl.Float64).alias("x")
+                    parse_condition(text)
+                    .expression.fill_null(False)
+                    .cast(pl.Float64)
+                    .alias("x")
                 )["x"].to_numpy()
             except (pl.exceptions.PolarsError, ValueError) as problem:
                 raise UsageError(
@@ -560,8 +562,6 @@ def _tilt_scores(
 
 def _tilt_mistakes(document: Document, space: Space) -> list[Mistake]:
     """Return the mistakes in tilts: unknown dimensions or poles, and invalid conditions."""
-    from simforge.personas.conditions import sql_condition
-
     mistakes = []
     for dimension, toward in (space.tilts.toward if space.tilts else {}).items():
         path = ("tilts", "toward", dimension)
@@ -579,12 +579,12 @@ def _tilt_mistakes(document: Document, space: Space) -> list[Mistake]:
                 mistakes.append(document.mistake((*path, pole), message))
             for text in texts:
                 try:
-                    sql_condition(text)
+                    parse_condition(text)
                 except ValueError as problem:
                     mistakes.append(
                         document.mistake(
                             (*path, pole),
-                            f"{text!r} is not an SQL condition: {problem}",
+                            f"{text!r} is not a condition: {problem}",
                         )
                     )
     return mistakes

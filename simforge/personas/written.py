@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from jsonschema import Draft202012Validator
 
-from simforge.catalog import templates
+from simforge.catalog import sandbox, templates
 from simforge.catalog.templates import Generator
 from simforge.errors import CallFailed
 from simforge.identity import canonical
@@ -149,7 +149,7 @@ class _TraitWriter:
 async def _write_portrait(
     generator: Generator, pack: Pack, row: JsonObject, index: int, calls: Calls
 ) -> str:
-    facts = " ".join(templates.compile_template(pack.text).render(row).split())
+    facts = " ".join(sandbox.compile_template(pack.text).render(row).split())
     for attempt in range(MAX_ATTEMPTS):
         variables = {"person": facts, "traits": row, "wanted": [], "mistake": ""}
         reply = await calls.ask(

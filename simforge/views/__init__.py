@@ -54,7 +54,7 @@ class ViewSource:
     system: bool = False
     "Whether a system message with the person's wish precedes the prompt."
     where: str | None = None
-    "SQL condition that selects pairs; `None` for all of them."
+    "Condition that selects pairs; `None` for all of them."
 
     def table(self, name: str = "preferences") -> pl.LazyFrame:
         """Scan a table in the exported split; `where` is applied to `preferences` only."""
@@ -122,7 +122,7 @@ def rows(
     system: bool = False,
     where: str | None = None,
 ) -> pl.LazyFrame:
-    """Build the rows of a view from the pairs that satisfy an SQL condition. Raises `NotFound`,
+    """Build the rows of a view from the pairs that satisfy a condition. Raises `NotFound`,
     `UsageError` if the dataset lacks what the view needs, and what `loading.scan` raises."""
     import polars as pl
 

@@ -624,14 +624,14 @@ def test_any_valid_pack_draws_people_who_fit_its_own_schema(
         ("30-40:", "thirties:", "age is a number: write ranges such as 18-24"),
         ("edges: [30, "
          "40]", "edges: [30, 60]", "from 30 to 60, which leave the trait's bounds .20 to 40."),
-        ('text: "', 'where: ["age >"]\ntext: "', r"'age >' is not an SQL condition"),
+        ('text: "', 'where: ["age >"]\ntext: "', r"'age >' is not a condition"),
         ('text: "', 'where: ["agge > 3"]\ntext: "', "there is no trait 'agge'; did you mean 'age'"),
-        ('text: "', 'where: ["age > AVG(age)"]\ntext: "', "looks at more than one person"),
+        ('text: "', 'where: ["age > AVG(age)"]\ntext: "', "looks at one row only"),
         ('text: "', 'where: ["team != \'rde\'"]\ntext: "', "team is never 'rde'; did you mean "
                                                            "'red'"),
         ('text: "', 'where: ["age + 1"]\ntext: "', "is not a condition: it returns Int64, not "
                                                    "true or false"),
-        ('text: "', 'where: ["team > 1"]\ntext: "', "is not an SQL condition: cannot compare "
+        ('text: "', 'where: ["team > 1"]\ntext: "', "is not a condition: cannot compare "
                                                     "string"),
         ('text: "', 'targets: [{of: team, shares: {red: 0.5, bleu: 0.5}}]\ntext: "', "team is never 'bleu'; did "
                                                                                      "you"),

@@ -245,7 +245,7 @@ def test_a_tilted_space_cannot_be_mirrored_and_needs_its_traits(space_of, cast):
         ),
         (
             POLES + "tilts: {share: 0.2, toward: {length: {long: ['a >']}}}\n",
-            "'a >' is not an SQL condition",
+            "'a >' is not a condition",
         ),
         (POLES + "tilts: {share: 1, toward: {length: {long: [a]}}}\n", "less than 1"),
         (
