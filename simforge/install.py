@@ -6,10 +6,17 @@ to another project. Every message that tells somebody to install something gets 
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 DISTRIBUTION = "simforge-prefs"
 "Name of the distribution; the package and the command are called `simforge`."
+
+
+def isolated_python(*arguments: str) -> list[str]:
+    """A command line of this Python that imports nothing from its working folder, where
+    anybody's `pip.py` may lie."""
+    return [sys.executable, "-P", *arguments]
 
 
 def how_to_install(extra: str) -> str:

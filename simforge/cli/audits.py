@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from simforge.cli.arguments import Commands
+from simforge.cli.output import say
 from simforge.errors import UsageError
 
 
@@ -104,7 +105,7 @@ def _audit(options: argparse.Namespace) -> int:
         results_path = write_standalone_audit(options.out or Path("AUDIT"), results)
     report_path = write(results_path.parent, results, sample)
     for finding in results["verdict"]:
-        print(f"{finding['weight']:5}  {finding['text']}")
+        say(f"{finding['weight']:5}  {finding['text']}")
     for option, given, figure in (
         ("--human", options.human, results["dialogues"]["realism"]),
         ("--probe", options.probe, results["push_back"]["wrong"]),
@@ -115,6 +116,6 @@ def _audit(options: argparse.Namespace) -> int:
             "not_measured"
         )
         if given and reason:
-            print(f"none   {option} gave no result: {reason}.")
-    print(f"To read: {report_path}. All figures are in {results_path}.")
+            say(f"none   {option} gave no result: {reason}.")
+    say(f"To read: {report_path}. All figures are in {results_path}.")
     return 0

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simforge.cli.arguments import Commands
+from simforge.cli.output import say
 from simforge.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
@@ -52,9 +53,9 @@ def _show(options: argparse.Namespace) -> int:
     if options.name in (None, *KINDS):
         for kind in KINDS if options.name is None else (options.name,):
             for name in catalog.names(kind):
-                print(f"{kind}/{name}")
+                say(f"{kind}/{name}")
         return 0
-    print(_entry(options.name).text, end="")
+    say(_entry(options.name).text, end="")
     return 0
 
 
@@ -107,7 +108,7 @@ def _print_table(rows: Iterable[tuple[str, str]]) -> int:
     listed = list(rows)
     width = max(len(name) for name, _ in listed)
     for name, about in listed:
-        print(f"{name:{width}}  {about}".rstrip())
+        say(f"{name:{width}}  {about}".rstrip())
     return 0
 
 
@@ -116,18 +117,16 @@ def _show_guards() -> int:
 
     width = max(map(len, GUARDS))
     for name, guard in GUARDS.items():
-        print(f"{name:{width}}  {guard.policy:7}  {guard.meaning}")
-    print(
+        say(f"{name:{width}}  {guard.policy:7}  {guard.meaning}")
+    say(
         "\nThe second column is the default policy; --set dialogue.guards.NAME=POLICY changes "
         "it: repair (ask"
     )
-    print(
+    say(
         "once more with a hint, else end the dialogue), nudge (ask once more, else "
         "keep it flagged), flag (keep it"
     )
-    print(
-        "flagged), cut (end the dialogue), discard (the dialogue makes no pairs), off."
-    )
+    say("flagged), cut (end the dialogue), discard (the dialogue makes no pairs), off.")
     return 0
 
 
@@ -148,7 +147,7 @@ def _copy(options: argparse.Namespace) -> int:
     target = options.to or Path(Path(entry.label).name)
     if target.is_dir():
         target = target / Path(entry.label).name
-    if target.exists():
+    if target.exists() or target.is_symlink():
         raise UsageError(f"{target} exists: choose another place with --to.")
     try:
         target.write_text(entry.text, encoding="utf-8")
@@ -156,7 +155,7 @@ def _copy(options: argparse.Namespace) -> int:
         raise UsageError(
             f"{target} cannot be written: {problem.strerror or problem}."
         ) from None
-    print(
+    say(
         f"{entry.label} is copied to {target}; refer to it as ./{target}"
         if not target.is_absolute()
         else f"{entry.label} is copied to {target}"

@@ -16,22 +16,26 @@ from collections.abc import Sequence
 from simforge import __version__
 from simforge.cli import audits, catalogue, people, runs, versions
 from simforge.cli.arguments import Parser, shell_quote
+from simforge.cli.output import replace_unencodable, say
 from simforge.errors import Interrupted, RunStopped, SimForgeError
+
+DEBUG = "SIMFORGE_DEBUG"
+"Variable that, if set, shows the traceback of every error."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     argument_list = list(sys.argv[1:] if arguments is None else arguments)
+    replace_unencodable(sys.stdout, sys.stderr)
     options = _parser().parse_args(argument_list)
     try:
         return int(options.command(options) or 0)
     except RunStopped as stopped:
         command = "uv run simforge" if "UV" in os.environ else "simforge"
-        print(
+        say(
             f"simforge: {stopped}\nGo on with: {command} "
             f"{' '.join(map(shell_quote, argument_list))}",
-            file=sys.stderr,
-            flush=True,
+            error=True,
         )
         if isinstance(stopped, Interrupted) and arguments is None:
             os._exit(
@@ -39,14 +43,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )  # an interrupted engine prints long errors when it is shut down
         return stopped.exit_status
     except SimForgeError as problem:
-        print(f"simforge: {problem}", file=sys.stderr)
+        say(f"simforge: {problem}", error=True)
         return problem.exit_status
     except KeyboardInterrupt:
-        print("simforge: interrupted; nothing was started.", file=sys.stderr)
+        say("simforge: interrupted.", error=True)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as problem:
+        if DEBUG in os.environ or not _is_about_input(problem):
+            raise
+        reason = str(problem).split("\n")[0][:300] or type(problem).__name__
+        say(
+            f"simforge: a file or a server gave something that cannot be used: {reason} "
+            f"({type(problem).__name__}). {DEBUG}=1 shows where.",
+            error=True,
+        )
+        return 2
+
+
+def _is_about_input(problem: Exception) -> bool:
+    """Return whether an exception comes from what a file or a server holds. Each reader raises
+    its own errors, so this is for what they do not foresee; any other exception is a bug."""
+    library = type(problem).__module__.partition(".")[0]
+    return library in ("polars", "pyarrow", "aiohttp", "httpx", "fsspec") or isinstance(
+        problem, OSError | RecursionError | MemoryError | UnicodeError
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

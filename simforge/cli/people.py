@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from simforge.cli.arguments import Commands, parse_count, parse_positive
+from simforge.cli.output import say
 from simforge.errors import UsageError
 
 
@@ -109,26 +109,26 @@ def _sample(options: argparse.Namespace) -> int:
             f"{rejections.failed_conditions} fail a condition of `where`, "
             f"{rejections.quota_full} found their quota full"
         )
-        print(
+        say(
             f"{rejections.failed_conditions + rejections.quota_full} of "
             f"{rejections.candidates} candidates were passed over: {reasons}",
-            file=sys.stderr,
+            error=True,
         )
     if rejections.incomplete:
-        print(
+        say(
             f"{rejections.incomplete} rows of the people's file lack a value and are left out",
-            file=sys.stderr,
+            error=True,
         )
     if rejections.unwritten:
-        print(
+        say(
             f"{rejections.unwritten} people could not be written and are left out",
-            file=sys.stderr,
+            error=True,
         )
     if options.out is None:
         for index in range(min(len(cast), 50)):
-            print(cast.text(index))
+            say(cast.text(index))
         if len(cast) > 50:
-            print(f"… and {len(cast) - 50} more; --out FILE.parquet writes them all")
+            say(f"… and {len(cast) - 50} more; --out FILE.parquet writes them all")
         return 0
     try:
         write_cast(cast, options.out)
@@ -136,7 +136,7 @@ def _sample(options: argparse.Namespace) -> int:
         raise UsageError(
             f"--out {options.out} cannot be written: {problem.strerror or problem}."
         ) from None
-    print(f"{len(cast)} people are in {options.out}")
+    say(f"{len(cast)} people are in {options.out}")
     return 0
 
 
@@ -149,7 +149,7 @@ def _check(options: argparse.Namespace) -> int:
         import json
         from dataclasses import asdict
 
-        print(
+        say(
             json.dumps(
                 {**asdict(result), "holds": result.all_within_limit},
                 indent=2,
@@ -157,7 +157,7 @@ def _check(options: argparse.Namespace) -> int:
             )
         )
     else:
-        print(check.format_check(result, options.pack))
+        say(check.format_check(result, options.pack))
     return 0 if result.all_within_limit else 1
 
 
@@ -166,9 +166,7 @@ def _show_schema(options: argparse.Namespace) -> int:
 
     from simforge.personas.loader import load_pack
 
-    print(
-        json.dumps(load_pack(options.pack).json_schema(), indent=2, ensure_ascii=False)
-    )
+    say(json.dumps(load_pack(options.pack).json_schema(), indent=2, ensure_ascii=False))
     return 0
 
 
@@ -180,5 +178,5 @@ def _grow(options: argparse.Namespace) -> int:
     added = casting.grow_space(
         options.space, options.to, options.model, options.seed, options.out
     )
-    print(f"{added} preferences were added; the space is in {options.out}")
+    say(f"{added} preferences were added; the space is in {options.out}")
     return 0

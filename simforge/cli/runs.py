@@ -15,6 +15,7 @@ from simforge.cli.arguments import (
     parse_positive,
     parse_share,
 )
+from simforge.cli.output import say
 from simforge.errors import UsageError
 from simforge.types import JsonObject
 
@@ -277,7 +278,7 @@ def _estimate(options: argparse.Namespace) -> int:
     from simforge.run.options import Options
 
     estimate = estimate_run(Options(**_recipe_options(options), out=Path()))
-    print(f"{estimate.dialogues} dialogues, about:")
+    say(f"{estimate.dialogues} dialogues, about:")
     for role, usage in estimate.usage.items():
         cost = estimate.cost[role]
         usage_text = (
@@ -285,7 +286,7 @@ def _estimate(options: argparse.Namespace) -> int:
             f"{usage.completion_tokens:>14,} written"
         )
         priced = f" {cost:>12,.2f}" if cost is not None else ""
-        print(f"  {role:<11}{usage_text}{priced}  {estimate.references[role]}")
+        say(f"  {role:<11}{usage_text}{priced}  {estimate.references[role]}")
     if estimate.pairs:
         calls = sum(usage.calls for usage in estimate.usage.values()) / estimate.pairs
         tokens = (
@@ -295,7 +296,7 @@ def _estimate(options: argparse.Namespace) -> int:
             )
             / estimate.pairs
         )
-        print(
+        say(
             f"  at most {estimate.pairs:,} pairs: {calls:.2g} calls and {tokens:,.0f} "
             "tokens for each"
         )
@@ -306,7 +307,7 @@ def _estimate(options: argparse.Namespace) -> int:
             if len(costs) == len(estimate.cost)
             else ", plus the models without a price"
         )
-        print(f"  together {sum(costs):,.2f}{unpriced}")
+        say(f"  together {sum(costs):,.2f}{unpriced}")
     return 0
 
 
@@ -317,7 +318,7 @@ def _retry(options: argparse.Namespace) -> int:
     display = _start_display()
     run, lost = pipeline.retry(options.run, display, tuple(options.model))
     if not lost:
-        print(f"{options.run} has no failed dialogues: there is nothing to run again.")
+        say(f"{options.run} has no failed dialogues: there is nothing to run again.")
         return 0
     print_summary(run.path, run.manifest)
     return 0
@@ -333,7 +334,7 @@ def _ledger(options: argparse.Namespace) -> int:
         raise UsageError(f"{options.run} is not a run folder: it has no work/ledger.")
     prices = load_prices(options.prices)
     usage_by_model = ledger.usage_by_model(folder)
-    print(
+    say(
         f"{sum(usage.calls for usage in usage_by_model.values()):,} replies in {folder}"
     )
     for model, usage in sorted(usage_by_model.items()):
@@ -343,5 +344,5 @@ def _ledger(options: argparse.Namespace) -> int:
             f"{usage.calls:,} replies, {usage.prompt_tokens:,} tokens read, "
             f"{usage.completion_tokens:,} written"
         )
-        print(f"  {model}: {usage_text}{priced}")
+        say(f"  {model}: {usage_text}{priced}")
     return 0

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from simforge.cli.arguments import Commands
+from simforge.cli.output import say
 from simforge.errors import UsageError
 
 
@@ -33,6 +34,14 @@ def add_to(commands: Commands) -> None:
         "--public",
         action="store_true",
         help="make a new repository public (default: private)",
+    )
+    push.add_argument(
+        "--replace",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a file of the repository that SimForge did not write and that may be replaced; "
+        "repeatable",
     )
     push.add_argument(
         "--publish-traits",
@@ -134,6 +143,7 @@ def _push(options: argparse.Namespace) -> int:
             options.version,
             options.public,
             options.publish_traits,
+            tuple(options.replace),
         )
     published = result.published
     status = "is there" if result.committed else "was there already, byte for byte"
@@ -142,22 +152,22 @@ def _push(options: argparse.Namespace) -> int:
         if "://" in published.repo
         else f"commit {published.commit[:10]}, tag {published.version.tag}"
     )
-    print(f"{published.repo}@{published.version} {status}: {location}.")
+    say(f"{published.repo}@{published.version} {status}: {location}.")
     withheld = [
         column
         for columns in published.manifest.get("withheld", {}).values()
         for column in columns
     ]
     if withheld:
-        print(
+        say(
             f"Left out as sensitive: {', '.join(withheld)} (--publish-traits publishes them)."
         )
     for change in result.changes:
-        print(f"  {change}")
+        say(f"  {change}")
     if "://" in published.repo:
-        print(f'  load it     simforge.load("{published.repo}@{published.version}")')
+        say(f'  load it     simforge.load("{published.repo}@{published.version}")')
     else:
-        print(
+        say(
             f'  load it     datasets.load_dataset("{published.repo}", '
             f'revision="{published.version.tag}")'
         )
@@ -169,11 +179,11 @@ def _validate(options: argparse.Namespace) -> int:
 
     problems = validation.problems(options.run)
     for problem in problems:
-        print(problem)
-    print(
+        say(problem)
+    say(
         f"{options.run}: {len(problems)} problem{'s' if len(problems) > 1 else ''}."
         if problems
-        else f"{options.run} is sound."
+        else f"{options.run} is valid."
     )
     return int(bool(problems))
 
@@ -192,7 +202,7 @@ def _export(options: argparse.Namespace) -> int:
             options.where,
         )
     pairs = sum(loading.manifest(options.source)["counts"]["preferences"].values())
-    print(
+    say(
         f"{count:,} rows are in {options.to}, as {options.view} ({options.source} has "
         f"{pairs:,} pairs in all splits)."
     )
@@ -210,12 +220,12 @@ def _versions(options: argparse.Namespace) -> int:
     for release in releases:
         pairs = sum(release.manifest.get("counts", {}).get("preferences", {}).values())
         commit = "" if "://" in release.repo else release.commit[:10]
-        print(
+        say(
             f"{release.version!s:<10} {commit:<10}  {pairs:>10,} pairs  digest "
             f"{release.manifest.get('digest', '?')}"
         )
     if not releases:
-        print(
+        say(
             f"{options.repo} has no versions yet: simforge push DIR {options.repo} --version 0.1.0"
         )
     return 0
@@ -226,7 +236,7 @@ def _pull(options: argparse.Namespace) -> int:
 
     place = urls if "://" in options.source else huggingface
     folder = place.pull(options.source, options.out)
-    print(f"{options.source} is in {folder}, and every file matches its manifest.")
+    say(f"{options.source} is in {folder}, and every file matches its manifest.")
     return 0
 
 
@@ -244,12 +254,12 @@ def _diff(options: argparse.Namespace) -> int:
         )
         labels = diff.compare_labels(*(loading.scan(source) for source in sources))
     for line in lines or ["same settings, same files"]:
-        print(line)
-    print(
+        say(line)
+    say(
         f"people: {people['shared']} in both, {people['only_old']} only in the old, "
         f"{people['only_new']} only in the new"
     )
-    print(
+    say(
         f"pairs: {labels['shared']} in both, {labels['flipped']} of them with chosen "
         f"and rejected swapped; {labels['only_old']} only in the old, "
         f"{labels['only_new']} only in the new"

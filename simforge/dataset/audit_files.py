@@ -30,10 +30,8 @@ def write_standalone_audit(folder: Path, audit: JsonObject) -> Path:
         raise UsageError(f"--out {folder} is a file, but must be a folder.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / AUDIT).write_text(json.dumps(audit, indent=2), encoding="utf-8")
-        (folder / "card.md").write_text(
-            card.audit_section(audit) + "\n", encoding="utf-8"
-        )
+        write_atomically(folder / AUDIT, json.dumps(audit, indent=2))
+        write_atomically(folder / "card.md", card.audit_section(audit) + "\n")
     except OSError as problem:
         raise UsageError(
             f"{folder} cannot be written: {problem.strerror or problem}."

@@ -8,16 +8,26 @@ with its digest.
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import cast
 
 from pydantic import TypeAdapter, ValidationError
-from typing_extensions import TypedDict
+from typing_extensions import NotRequired, TypedDict
 
 from simforge.catalog import files
 from simforge.errors import SourceError
 from simforge.types import JsonObject
+
+DATA_FILE = re.compile(
+    r"data/(?P<table>[a-z_]+)/(?P<split>[a-z_]+)-\d{5}-of-\d{5}\.parquet"
+)
+"Form of the name of a data file: it cannot lie outside of the version's folder."
+
+
+OPTIONAL_FILES = ("audit.json", "report.html")
+"Optional published files. The report shows people: it is left out if traits are withheld."
 
 
 class FileEntry(TypedDict):
@@ -26,7 +36,7 @@ class FileEntry(TypedDict):
     sha256: str
     bytes: int
     rows: int
-    uncompressed: int
+    uncompressed: NotRequired[int]
     "Bytes of its row groups before compression."
 
 
@@ -134,22 +144,17 @@ def parse_manifest(text: str | bytes, label: str) -> Manifest:
         ) from None
     if "files" not in content:
         raise SourceError(f"{label} is not a manifest of SimForge: it lists no files.")
-    for name in [*content["files"], *content.get("optional_files", {})]:
-        if not is_safe_name(name):
+    for name in content["files"]:
+        if not DATA_FILE.fullmatch(name):
             raise SourceError(
-                f"{label} lists a file outside of its folder: {name[:80]!r}."
+                f"{label} lists a file that is no table of a dataset: {name[:80]!r}."
+            )
+    for name in content.get("optional_files", {}):
+        if name not in OPTIONAL_FILES:
+            raise SourceError(
+                f"{label} lists a file that is none of: {', '.join(OPTIONAL_FILES)}."
             )
     return cast(Manifest, content)
-
-
-def is_safe_name(name: str) -> bool:
-    """Return whether the name of a file stays below the folder that it is relative to, on every
-    system."""
-    parts = name.split("/")
-    return bool(name) and not any(
-        part in ("", ".", "..") or "\\" in part or ":" in part or not part.isprintable()
-        for part in parts
-    )
 
 
 @cache

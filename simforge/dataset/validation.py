@@ -22,8 +22,9 @@ import pyarrow.parquet as pq
 from jsonschema import Draft202012Validator
 
 from simforge.dataset import tables
+from simforge.dataset.manifest import FileEntry, read_manifest
 from simforge.dataset.schemas import row_schema
-from simforge.errors import SimForgeError, UsageError, suggest
+from simforge.errors import SimForgeError, SourceError, UsageError, suggest
 from simforge.identity import file_sha256
 from simforge.personas.cast import PACK_METADATA_KEY
 from simforge.personas.pack import Pack
@@ -87,11 +88,10 @@ def problems(folder: Path) -> list[str]:
             f"{folder} is no finished run: there is no manifest.json in it.{hint}"
         )
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        listed = dict(manifest["files"])
-    except (ValueError, KeyError, TypeError) as problem:
-        return [f"manifest.json cannot be read: {problem}"]
-    errors = list(_check_files(folder, listed))
+        manifest = read_manifest(folder)
+    except SourceError as problem:
+        return [str(problem)]
+    errors = list(_check_files(folder, manifest["files"]))
     if errors:  # further checks on broken files would give misleading results
         return errors
     errors = [
@@ -109,7 +109,7 @@ def problems(folder: Path) -> list[str]:
     ]
 
 
-def _check_files(folder: Path, listed: dict[str, JsonObject]) -> Iterator[str]:
+def _check_files(folder: Path, listed: dict[str, FileEntry]) -> Iterator[str]:
     present = {
         path.relative_to(folder).as_posix()
         for path in folder.glob("data/**/*")
@@ -122,7 +122,13 @@ def _check_files(folder: Path, listed: dict[str, JsonObject]) -> Iterator[str]:
     for name in sorted(present & {*listed}):
         if file_sha256(folder / name) != listed[name]["sha256"]:
             yield f"{name} is not the file that the manifest describes (another sha256)"
-        elif pq.read_metadata(folder / name).num_rows != listed[name]["rows"]:
+            continue
+        try:
+            rows = pq.read_metadata(folder / name).num_rows
+        except (pa.ArrowException, OSError) as problem:
+            yield f"{name} is not a Parquet file: {str(problem).splitlines()[0][:200]}"
+            continue
+        if rows != listed[name]["rows"]:
             yield f"{name} has a different number of rows than the manifest says"
 
 
@@ -200,7 +206,7 @@ def _check_keys(folder: Path) -> Iterator[str]:
         )
         if len(duplicate_ids):
             yield (
-                f"{table}: {len(duplicate_ids)} ids stand in several rows, such as "
+                f"{table}: {len(duplicate_ids)} ids occur in more than one row, such as "
                 f"{_examples(duplicate_ids)}"
             )
     for table, column, target in FOREIGN_KEYS:

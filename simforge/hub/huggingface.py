@@ -12,16 +12,15 @@ uploaded unless requested.
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from simforge.dataset.manifest import Manifest
-from simforge.errors import HubError, NotFound, UsageError
+from simforge.dataset.manifest import DATA_FILE, Manifest, read_manifest
+from simforge.errors import HubError, NotFound, SourceError, UsageError
 from simforge.hub import releases
 from simforge.hub.releases import TAG, PublishedVersion, PushResult, Version
 from simforge.identity import file_sha256
@@ -67,9 +66,11 @@ def push(
     version: str,
     public: bool = False,
     with_traits: bool = False,
+    replace: tuple[str, ...] = (),
 ) -> PushResult:
-    """Publish a sealed run as a version; `traits` includes the columns that its pack marks as
-    sensitive.
+    """Publish a sealed run as a version; `with_traits` includes the columns that its pack marks
+    as sensitive. Files of the repository that SimForge did not write stay as they are; those in
+    `replace` may be overwritten or deleted.
 
     Raises `UsageError`, `HubError`.
     """
@@ -85,6 +86,8 @@ def push(
             ),
             repo,
         )
+        if public:
+            _check_public(api, repo)
         for _ in range(MAX_COMMIT_ATTEMPTS):
             head, tags = _refs(api, repo)
             if wanted in tags:
@@ -97,9 +100,10 @@ def push(
             commit, committed = head, False
             if not releases.same_version(_manifest(api, repo, head), manifest):
                 texts = releases.text_files(manifest, release, staged)
-                new_commit = _commit(
-                    api, repo, head, staged, texts, f"Version {wanted}"
+                operations = _operations(
+                    api, repo, head, staged, texts, _manifest(api, repo, head), replace
                 )
+                new_commit = _commit(api, repo, head, operations, f"Version {wanted}")
                 if new_commit is None:  # somebody else committed first
                     continue
                 commit, committed = new_commit, True
@@ -146,16 +150,14 @@ def pull(
         raise UsageError(
             f"{out} already exists and is not empty: choose another --out."
         )
-    patterns = (
-        [
-            "README.md",
-            "manifest.json",
-            "audit.json",
-            *(f"data/{table}/{split or ''}*" for table in tables),
-        ]
-        if tables
-        else None
-    )
+    # only what the manifest lists, whose names lie below the folder and are no patterns
+    wanted = [
+        name
+        for name in releases.published_files(published.manifest)
+        if not tables
+        or name in ("README.md", "manifest.json", "audit.json")
+        or _is_wanted(name, tables, split)
+    ]
     folder = Path(
         _with_retries(
             lambda: snapshot_download(
@@ -163,19 +165,19 @@ def pull(
                 repo_type="dataset",
                 revision=published.commit,
                 local_dir=out,
-                allow_patterns=patterns,
+                allow_patterns=wanted,
             ),
             published.repo,
         )
     )
     if out is not None:
         shutil.rmtree(folder / ".cache", ignore_errors=True)
-    for name, about in published.manifest["files"].items():
+    for name, digest in releases.listed_digests(published.manifest).items():
         path = folder / name
-        if patterns is not None and not path.exists():
+        if name not in wanted:
             continue
-        if (path, about["sha256"]) not in _VERIFIED_FILES and (
-            not path.is_file() or file_sha256(path) != about["sha256"]
+        if (path, digest) not in _VERIFIED_FILES and (
+            not path.is_file() or file_sha256(path) != digest
         ):
             if out is not None:
                 shutil.rmtree(folder)
@@ -183,8 +185,19 @@ def pull(
                 f"{reference}: {name} is not what its manifest says; pull it again. "
                 f"({api.endpoint})"
             )
-        _VERIFIED_FILES.add((path, about["sha256"]))
+        _VERIFIED_FILES.add((path, digest))
     return folder
+
+
+def _is_wanted(name: str, tables: tuple[str, ...], split: str | None) -> bool:
+    """Return whether a data file belongs to one of the tables, and to a split if one is
+    given."""
+    parts = DATA_FILE.fullmatch(name)
+    return (
+        parts is not None
+        and parts["table"] in tables
+        and split in (None, parts["split"])
+    )
 
 
 def locate(reference: str) -> PublishedVersion:
@@ -228,11 +241,28 @@ def is_version(source: str) -> bool:
     return REFERENCE.fullmatch(source) is not None
 
 
-def _commit(
-    api: HfApi, repo: str, head: str, folder: Path, texts: dict[str, str], message: str
-) -> str | None:
-    """Replace the repository's data and texts by the folder's in one commit; `None` if somebody
-    else committed first."""
+def _check_public(api: HfApi, repo: str) -> None:
+    """Raise `UsageError` if a repository that exists is private: who may read it is changed
+    there, not by a push."""
+    about = _with_retries(lambda: api.repo_info(repo, repo_type="dataset"), repo)
+    if about.private:
+        raise UsageError(
+            f"{repo} exists and is private, and --public only makes a new repository public: "
+            "change it in its settings on the Hub, or push without --public."
+        )
+
+
+def _operations(
+    api: HfApi,
+    repo: str,
+    head: str,
+    folder: Path,
+    texts: dict[str, str],
+    old: Manifest | None,
+    replace: tuple[str, ...],
+) -> list[Any]:
+    """Return the operations of a commit: add the new files, delete those of the version that
+    is there. Raises `UsageError` if a file that SimForge did not write is in the way."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     adds = [
@@ -246,16 +276,32 @@ def _commit(
     existing_files = _with_retries(
         lambda: api.list_repo_files(repo, repo_type="dataset", revision=head), repo
     )
-    our_files = [
+    ours = set(releases.published_files(old)) if old else set()
+    # files below data/ would be read as part of the dataset
+    foreign = [
         name
         for name in existing_files
-        if name.startswith("data/") or name in releases.OPTIONAL_FILES
+        if name not in ours and (name in new_names or name.startswith("data/"))
     ]
-    stale_files = [name for name in our_files if name not in new_names]
-    operations: list[Any] = [
-        *adds,
-        *(CommitOperationDelete(name) for name in stale_files),
+    kept = [name for name in foreign if name not in replace]
+    if kept:
+        flags = " ".join(f"--replace {name}" for name in kept[:20])
+        raise UsageError(
+            f"{repo} holds files that SimForge did not write and that are in the way of this "
+            f"version. If they may go, add {flags}{' ...' if len(kept) > 20 else ''}"
+        )
+    stale = [
+        name
+        for name in existing_files
+        if name not in new_names and (name in ours or name in foreign)
     ]
+    return [*adds, *(CommitOperationDelete(name) for name in stale)]
+
+
+def _commit(
+    api: HfApi, repo: str, head: str, operations: list[Any], message: str
+) -> str | None:
+    """Change the repository in one commit; `None` if somebody else committed first."""
 
     def commit() -> str:
         commit_info = api.create_commit(
@@ -321,10 +367,10 @@ def _manifest(api: HfApi, repo: str, revision: str) -> Manifest | None:
         )
     except EntryNotFoundError:
         return None
-    content = json.loads(Path(path).read_text(encoding="utf-8"))
-    if isinstance(content, dict) and isinstance(content.get("files"), dict):
-        return cast(Manifest, content)
-    return None
+    try:
+        return read_manifest(Path(path).parent)
+    except SourceError:  # somebody else's file of this name
+        return None
 
 
 class _CommitConflict(Exception):

@@ -10,7 +10,6 @@ text decides which. Without SimForge, `datasets.load_dataset` reads the same fil
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -19,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simforge import __version__
-from simforge.dataset.manifest import Manifest
+from simforge.catalog import files
+from simforge.dataset.manifest import Manifest, parse_manifest
 from simforge.dataset.tables import TABLES
 from simforge.errors import NotFound, SourceError, UsageError, suggest
 from simforge.hub import huggingface, urls
@@ -86,13 +86,17 @@ def manifest(source: str | Path) -> Manifest:
         return urls.locate(str(source)).manifest
     location = f"{str(source).rstrip('/')}/manifest.json"
     try:
-        with fsspec.open(location, encoding="utf-8") as file:
-            content: Manifest = json.load(file)
+        with fsspec.open(location, "rb") as file:
+            text = file.read(files.MAX_JSON_BYTES)
     except (OSError, ValueError, ImportError):
         exists = "://" in str(source) or Path(source).exists()
         why = "there is no manifest.json in it" if exists else "there is no such folder"
+        if (Path(source) / "work" / "run.json").is_file():
+            raise SourceError(
+                f"{source} is a run that is not finished: repeat the command that began it."
+            ) from None
         raise SourceError(f"{source} is no dataset: {why}.{_hint(source)}") from None
-    return content
+    return parse_manifest(text, location)
 
 
 def audit(source: str | Path) -> JsonObject | None:
@@ -109,13 +113,11 @@ def audit(source: str | Path) -> JsonObject | None:
             else str(source)
         )
     try:
-        with fsspec.open(
-            f"{location.rstrip('/')}/audit.json", encoding="utf-8"
-        ) as file:
-            figures: JsonObject = json.load(file)
+        with fsspec.open(f"{location.rstrip('/')}/audit.json", "rb") as file:
+            text = file.read(files.MAX_JSON_BYTES)
     except (OSError, ValueError):
         return None
-    return figures
+    return files.parse_json_object(text, f"{location}/audit.json")
 
 
 def to_dataset(

@@ -14,23 +14,29 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from simforge.catalog import files
 from simforge.catalog.sandbox import variables_of
 from simforge.dataset import card, croissant, diff, parquet
-from simforge.dataset.manifest import Manifest
+from simforge.dataset.manifest import OPTIONAL_FILES, FileEntry, Manifest, read_manifest
 from simforge.errors import UsageError
 from simforge.identity import file_sha256
 from simforge.personas.cast import PACK_METADATA_KEY
-from simforge.types import JsonObject
 
-OPTIONAL_FILES = ("audit.json", "report.html")
-"Optional published files. The report shows people: it is left out if traits are withheld."
+TEXT_FILES = ("README.md", croissant.FILE_NAME, "manifest.json")
+"Texts of every published version."
+
+
+OUR_FILES = (*TEXT_FILES, *OPTIONAL_FILES)
+"All files of a published version besides its data."
 
 
 IGNORED_KEYS = ("environment", "spent", "usage", "optional_files")
 "Manifest keys that are ignored when two versions are compared."
 
 
-TAG = re.compile(r"v(?:0|[1-9]\d*)\.(?:0|[1-9]\d*)\.(?:0|[1-9]\d*)")
+TAG = re.compile(
+    r"v(?:0|[1-9]\d{0,8})\.(?:0|[1-9]\d{0,8})\.(?:0|[1-9]\d{0,8})", re.ASCII
+)
 "Form of a version's tag on the Hub, and of its folder name elsewhere."
 
 
@@ -93,13 +99,14 @@ def stage_for_publication(
         raise UsageError(
             f"{folder} is no finished run: there is no manifest.json in it."
         )
-    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest = read_manifest(folder)
     if not {"licence", "clusters", "traits"} <= {*manifest}:
         raise UsageError(
             f"{folder} was made by an older SimForge: run the command that made it "
             "again to update it."
         )
     for name, about in manifest["files"].items():
+        _refuse_links(folder, name)
         if (
             not (folder / name).is_file()
             or file_sha256(folder / name) != about["sha256"]
@@ -114,12 +121,13 @@ def stage_for_publication(
             (staged / name).parent.mkdir(parents=True, exist_ok=True)
             columns = withheld.get(name.split("/")[1], [])
             if columns:
-                manifest["files"][name] |= _write_without_columns(
-                    folder / name, staged / name, columns
+                _write_without_columns(
+                    folder / name, staged / name, columns, manifest["files"][name]
                 )
             else:
                 (staged / name).symlink_to((folder / name).resolve())
         for name in OPTIONAL_FILES[: 1 if withheld else None]:
+            _refuse_links(folder, name)
             if (folder / name).is_file():
                 (staged / name).symlink_to((folder / name).resolve())
         if withheld and (staged / "audit.json").is_file():
@@ -143,9 +151,21 @@ def stage_for_publication(
         )
 
 
+def _refuse_links(folder: Path, name: str) -> None:
+    """Raise `UsageError` if a file, or a folder on the way to it, is a link: it could point to
+    any file of this machine."""
+    place = folder
+    for part in name.split("/"):
+        place = place / part
+        if place.is_symlink():
+            raise UsageError(
+                f"{place} is a link, and links are not published: replace it by the file."
+            )
+
+
 def _audit_without_traits(path: Path, traits: Collection[str]) -> str:
     """Remove some traits of the people from an audit."""
-    audit = json.loads(path.read_text(encoding="utf-8"))
+    audit = files.read_json_object(path)
     cast = audit.get("cast", {})
     for name in traits:
         cast.get("marginals", {}).pop(name, None)
@@ -186,9 +206,9 @@ def _sensitive_columns(folder: Path) -> dict[str, list[str]]:
 
 
 def _write_without_columns(
-    source: Path, target: Path, columns: list[str]
-) -> JsonObject:
-    """Write a table without some columns, and return the file's manifest entry."""
+    source: Path, target: Path, columns: list[str], entry: FileEntry
+) -> None:
+    """Write a table without some columns, and update the file's entry in the manifest."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -204,15 +224,12 @@ def _write_without_columns(
                 row_group_size=parquet.ROW_GROUP_ROWS,
             )
     metadata = pq.read_metadata(target)
-    uncompressed = sum(
+    entry["sha256"] = file_sha256(target)
+    entry["bytes"] = target.stat().st_size
+    entry["uncompressed"] = sum(
         metadata.row_group(group).total_byte_size
         for group in range(metadata.num_row_groups)
     )
-    return {
-        "sha256": file_sha256(target),
-        "bytes": target.stat().st_size,
-        "uncompressed": uncompressed,
-    }
 
 
 def describe_release(
@@ -238,9 +255,7 @@ def text_files(
     """Render the text files of a version, by name; the manifest is last, since it marks a
     version as complete."""
     audit = folder / "audit.json"
-    audit_figures = (
-        json.loads(audit.read_text(encoding="utf-8")) if audit.is_file() else None
-    )
+    audit_figures = files.read_json_object(audit) if audit.is_file() else None
     return {
         "README.md": card.render(manifest, card_release, audit_figures),
         croissant.FILE_NAME: croissant.render(manifest, card_release),
@@ -254,6 +269,17 @@ def data_files(folder: Path, texts: Mapping[str, str]) -> list[str]:
         *json.loads(texts["manifest.json"])["files"],
         *(name for name in OPTIONAL_FILES if (folder / name).is_file()),
     ]
+
+
+def published_files(manifest: Manifest) -> list[str]:
+    """List the names of all files of a published version."""
+    return [*manifest["files"], *manifest.get("optional_files", {}), *TEXT_FILES]
+
+
+def listed_digests(manifest: Manifest) -> dict[str, str]:
+    """Return the digest of each file that the manifest has one for."""
+    digests = {name: about["sha256"] for name, about in manifest["files"].items()}
+    return {**digests, **manifest.get("optional_files", {})}
 
 
 def same_version(first: Manifest | None, second: Manifest | None) -> bool:

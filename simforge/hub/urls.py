@@ -10,7 +10,6 @@ not upload finished files again.
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -18,10 +17,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from simforge.dataset.manifest import Manifest
+from simforge.catalog import files
+from simforge.dataset.manifest import DATA_FILE, Manifest, parse_manifest
 from simforge.errors import NotFound, SourceError, UsageError
 from simforge.hub import releases
-from simforge.hub.releases import TAG, PublishedVersion, PushResult, Version
+from simforge.hub.releases import OUR_FILES, TAG, PublishedVersion, PushResult, Version
 from simforge.identity import digest, file_sha256
 
 REFERENCE = re.compile(r"(?P<url>\w[\w+.-]*://.+)@v?(?P<version>\d+\.\d+\.\d+|latest)")
@@ -67,15 +67,9 @@ def push(folder: Path, url: str, version: str, with_traits: bool = False) -> Pus
             ):
                 store.makedirs(remote.rpartition("/")[0], exist_ok=True)
                 store.put_file(str(local), remote)
-        written = {
-            f"{version_path}/{name}"
-            for name in (*releases.data_files(staged, texts), *texts)
-        }
-        for remote in store.find(version_path):
-            if remote not in written:
-                store.rm_file(remote)
         for name, text in texts.items():
             store.pipe_file(f"{version_path}/{name}", text.encode())
+        store.rm_file(f"{version_path}/{PUSH_MARKER}")
         return PushResult(published, True, release.changes)
 
 
@@ -129,13 +123,16 @@ def pull(reference: str, out: Path) -> Path:
         )
     with _store_errors(reference):
         store, version_path = url_to_fs(published.commit)
-        for remote in store.find(version_path):
-            local = out / remote.removeprefix(version_path).lstrip("/")
-            local.parent.mkdir(parents=True, exist_ok=True)
-            store.get_file(remote, str(local))
-    for name, about in published.manifest["files"].items():
-        if not (out / name).is_file() or file_sha256(out / name) != about["sha256"]:
-            shutil.rmtree(out)
+        # only what the manifest lists, whose names lie below the folder
+        for name in releases.published_files(published.manifest):
+            remote = f"{version_path}/{name}"
+            if store.exists(remote):
+                local = out / name
+                local.parent.mkdir(parents=True, exist_ok=True)
+                store.get_file(remote, str(local))
+    for name, digest_ in releases.listed_digests(published.manifest).items():
+        if not (out / name).is_file() or file_sha256(out / name) != digest_:
+            shutil.rmtree(out, ignore_errors=True)
             raise SourceError(
                 f"{reference}: {name} is not what its manifest says: it was damaged "
                 "there or in transit."
@@ -163,9 +160,9 @@ def _read_manifests(store: Any, root: str) -> dict[Version, Manifest]:
     for path in store.ls(root, detail=False) if store.exists(root) else []:
         name = path.rstrip("/").rpartition("/")[2]
         if TAG.fullmatch(name) and store.exists(f"{path}/manifest.json"):
-            manifests[Version.parse(name)] = json.loads(
-                store.cat_file(f"{path}/manifest.json")
-            )
+            place = f"{path}/manifest.json"
+            text = store.cat_file(place, end=files.MAX_JSON_BYTES)
+            manifests[Version.parse(name)] = parse_manifest(text, place)
     return manifests
 
 
@@ -173,10 +170,23 @@ def _resume_or_begin(store: Any, version_path: str, content_digest: str) -> bool
     """Return whether a push of this same version was begun here before; otherwise clear the
     folder and mark it as begun."""
     note = f"{version_path}/{PUSH_MARKER}"
-    if store.exists(note) and store.cat_file(note).decode() == content_digest:
+    begun = store.cat_file(note, end=10_000).decode() if store.exists(note) else ""
+    if begun == content_digest:
         return True
-    if store.exists(version_path):  # left over from a different push
-        store.rm(version_path, recursive=True)
+    left = store.find(version_path) if store.exists(version_path) else []
+    foreign = [
+        path
+        for path in left
+        if not DATA_FILE.fullmatch(path.removeprefix(f"{version_path}/"))
+        and path.removeprefix(f"{version_path}/") not in (*OUR_FILES, PUSH_MARKER)
+    ]
+    if foreign or (left and not begun):
+        raise SourceError(
+            f"{version_path} holds files that SimForge did not write, such as "
+            f"{(foreign or left)[0]}: choose another version or another place."
+        )
+    for path in left:  # left over from a push of other content that was interrupted
+        store.rm_file(path)
     store.makedirs(version_path, exist_ok=True)
     store.pipe_file(note, content_digest.encode())
     return False

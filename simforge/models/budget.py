@@ -21,7 +21,7 @@ from pydantic import Field
 
 from simforge.catalog import documents
 from simforge.catalog.documents import Strict
-from simforge.errors import BudgetReached, RecipeError, UsageError
+from simforge.errors import BudgetReached, RecipeError, SourceError, UsageError
 from simforge.types import ChatRequest, Usage
 
 POLL_SECONDS = 0.1
@@ -55,11 +55,9 @@ def load_prices(path: Path | None) -> dict[str, Price]:
     if path is None:
         return {}
     try:
-        document = documents.read(path.read_text(encoding="utf-8"), str(path))
-    except OSError as problem:
-        raise UsageError(
-            f"--prices {path} cannot be read: {problem.strerror or problem}."
-        ) from None
+        document = documents.read_file(path)
+    except SourceError as problem:
+        raise UsageError(f"--prices: {problem}") from None
     prices, mistakes = {}, []
     for name, value in document.value.items():
         part = documents.Document(

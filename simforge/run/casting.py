@@ -18,7 +18,10 @@ from typing import TypeVar
 import yaml
 
 from simforge import catalog
-from simforge.errors import TooManyFailures, UsageError
+from simforge.catalog import files
+from simforge.dataset.writing import PRIVATE, write_atomically
+from simforge.errors import SourceError, TooManyFailures, UsageError
+from simforge.identity import file_sha256
 from simforge.models import keys, providers
 from simforge.models.budget import Budget
 from simforge.models.calls import Roles
@@ -38,7 +41,7 @@ from simforge.personas.written import (
 from simforge.recipe.schema import Recipe
 from simforge.run.progress import Display
 from simforge.run.shards import Job
-from simforge.types import Role, Usage
+from simforge.types import JsonObject, Role, Usage
 
 T = TypeVar("T")
 
@@ -103,8 +106,8 @@ def complete_cast(
     if not _needs_writer(cast):
         return cast, {}
     people_file, progress_file = work / "people.parquet", work / "people.json"
-    if people_file.is_file() and progress_file.is_file():
-        saved_progress = json.loads(progress_file.read_text(encoding="utf-8"))
+    saved_progress = _saved_progress(people_file, progress_file)
+    if saved_progress is not None:
         saved_cast = read_cast(people_file, cast.name, None)
         return replace(
             saved_cast, rejections=Rejections(**saved_progress["rejections"])
@@ -133,11 +136,29 @@ def complete_cast(
         )
     usage = result.usage.get("writer", Usage())
     draft = people_file.with_name("people.new.parquet")
+    draft.unlink(missing_ok=True)
     write_cast(result.cast, draft)
     draft.rename(people_file)
-    content = {"rejections": asdict(result.cast.rejections), "usage": asdict(usage)}
-    progress_file.write_text(json.dumps(content), encoding="utf-8")
+    content = {
+        "rejections": asdict(result.cast.rejections),
+        "usage": asdict(usage),
+        "sha256": file_sha256(people_file),
+    }
+    write_atomically(progress_file, json.dumps(content), PRIVATE)
     return result.cast, {"writer": usage}
+
+
+def _saved_progress(people_file: Path, progress_file: Path) -> JsonObject | None:
+    """Return what was recorded beside saved people; `None` if there are none, or if they are
+    damaged, so that they are completed again from the ledger."""
+    if not people_file.is_file() or not progress_file.is_file():
+        return None
+    try:
+        saved = files.read_json_object(progress_file)
+    except SourceError:
+        return None
+    is_whole = saved.get("sha256") == file_sha256(people_file)
+    return saved if is_whole and {"rejections", "usage"} <= {*saved} else None
 
 
 def sample_people(

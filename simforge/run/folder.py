@@ -76,13 +76,18 @@ class RunFolder:
     def record_ledger_location(self, location: str | None) -> None:
         """Record that the ledger is elsewhere: a folder, or a URL. Raises `RunFolderError` if
         the run has already begun a ledger in another place."""
+        note = self.work / LEDGER_NOTE
         if location is None:
+            if note.is_file():
+                place = files.read_text(note)
+                raise RunFolderError(
+                    f"the ledger of {self.path} is at {place}: add --ledger {place}."
+                )
             return
         location = location if is_url(location) else str(Path(location).resolve())
-        note = self.work / LEDGER_NOTE
-        if note.is_file() and note.read_text(encoding="utf-8") != location:
+        if note.is_file() and files.read_text(note) != location:
             raise RunFolderError(
-                f"the ledger of {self.path} is at {note.read_text(encoding='utf-8')}, "
+                f"the ledger of {self.path} is at {files.read_text(note)}, "
                 f"not at {location}."
             )
         if not note.is_file() and any((self.work / "ledger").glob("*.jsonl")):
@@ -97,6 +102,7 @@ class RunFolder:
         """Claim a new folder, or resume one with the same digest. Raises `RunFolderError`
         otherwise."""
         run_file = path / "work" / "run.json"
+        _refuse_links(path)
         with disk_errors(path):
             stored = _stored_run(path)
             if stored is not None:
@@ -249,12 +255,23 @@ class RunFolder:
         return self.work / "parts" / f"{number:07}.arrow"
 
 
+def _refuse_links(path: Path) -> None:
+    """Raise `RunFolderError` if a folder of a run is a link: files would be written and deleted
+    elsewhere."""
+    for name in ("work", "work/parts", "work/ledger", "work/sealing", "data"):
+        if (path / name).is_symlink():
+            raise RunFolderError(
+                f"{path / name} is a link: a run writes only below its own folder. Remove the "
+                "link, or choose another --out (--ledger keeps replies elsewhere)."
+            )
+
+
 def ledger_location(path: Path) -> Path | str:
     """Location of a run's replies: inside its folder unless another one was recorded."""
     note = path / "work" / LEDGER_NOTE
     if not note.is_file():
         return (path / "work" / "ledger").resolve()
-    location = note.read_text(encoding="utf-8")
+    location = files.read_text(note)
     return location if is_url(location) else Path(location)
 
 

@@ -49,6 +49,7 @@ def model_specs(
     kept back. Raises `UsageError` for code or a key that only a file names, and `ModelError`."""
     typed = (*options.models, *options.overrides)
     consent = keys.consent_of(options.keys, typed)
+    check_servers(recipe, options)
     moves = [Move.parse(text) for text in options.moved]
     specs: dict[Role, ModelSpec] = {}
     sentences: dict[str, None] = {}
@@ -62,6 +63,29 @@ def model_specs(
         if sentence:
             sentences[sentence] = None
     return specs, list(sentences)
+
+
+def check_servers(recipe: Recipe, options: Options) -> None:
+    """Raise `UsageError` if the servers of a recipe would run code that only a file names:
+    environment variables such as `LD_PRELOAD`, or the model's own code."""
+    typed = any(
+        text.partition("=")[0].strip().partition(".")[0] == "servers"
+        for text in options.overrides
+    )
+    for name, server in recipe.servers.items():
+        risky = [f"environment variables ({', '.join(server.environment)})"] * bool(
+            server.environment
+        ) + [
+            "trust-remote-code"
+            for argument, value in server.arguments.items()
+            if argument.lstrip("-").replace("_", "-") == "trust-remote-code" and value
+        ]
+        if risky and not typed:
+            raise UsageError(
+                f"servers.{name} sets {' and '.join(risky)}, which can run any code, and only a "
+                "file says so. If you trust it, repeat the setting on the command line: "
+                "--set 'servers={...}'."
+            )
 
 
 def _resolve(recipe: Recipe, reference: str, moves: Sequence[Move]) -> ModelSpec:

@@ -13,20 +13,21 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
-from rich.text import Text
+from rich.text import Text as RichText
 
 from simforge.dataset.manifest import DropRates, Manifest
 from simforge.judging import reliability
 from simforge.judging.reliability import BLIND_CONTROLS
 from simforge.models.providers import provider_of
 from simforge.run.shards import Tally
+from simforge.text.printable import printable
 from simforge.types import GUARD_ENDINGS, REASONS, JsonObject, Usage
 
 PLAIN_LINE_INTERVAL = 10.0
@@ -41,12 +42,30 @@ MAX_SAMPLE_PAIRS = 3
 "Number of pairs shown at the end."
 
 
+class Text(RichText):
+    """Text whose control characters are shown, not obeyed: models and servers write it."""
+
+    def __init__(self, text: str = "", *args: Any, **kwargs: Any) -> None:
+        super().__init__(printable(text), *args, **kwargs)
+
+    def append(self, text: Any, style: Any = None) -> Text:
+        super().append(printable(text) if isinstance(text, str) else text, style)
+        return self
+
+
+class Output(Console):
+    """A console for which a reader that went away (`| head`) is no error of the run."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 class Display:
-    """Progress of one run; implements `Watch`."""
+    """Progress of one run."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         stream = stream or sys.stderr
-        self._console = Console(
+        self._console = Output(
             file=stream, highlight=False, soft_wrap=not stream.isatty()
         )
         self._tally, self._used, self._resumed_tally = Tally(), Usage(), Tally()
@@ -180,7 +199,7 @@ class _DisplayHandler(logging.Handler):
 def print_summary(path: Path, manifest: Manifest, stream: TextIO | None = None) -> None:
     """Print where the data is, its counts, three sample pairs, discards with their reasons,
     and next steps."""
-    console = Console(file=stream or sys.stdout, highlight=False)
+    console = Output(file=stream or sys.stdout, highlight=False)
     counts = {
         table: sum(splits.values()) for table, splits in manifest["counts"].items()
     }

@@ -166,7 +166,8 @@ def export(
         raise UsageError(f"{path}: a view is written as {', '.join(SUFFIXES)}.")
     frame = rows(source, name, split, system, where)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)  # a link there is not followed
     try:
         count = _write(frame, temporary, path.suffix)
         if count:
@@ -189,7 +190,7 @@ def _write(frame: pl.LazyFrame, path: Path, suffix: str) -> int:
         frame.sink_parquet(path)
         return int(pl.scan_parquet(path).select(pl.len()).collect().item())
     count = 0
-    with path.open("w", encoding="utf-8") as file:
+    with path.open("x", encoding="utf-8") as file:
         for batch in frame.collect_batches(
             chunk_size=loading.BATCH_ROWS, lazy=True, engine="streaming"
         ):

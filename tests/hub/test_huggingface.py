@@ -393,7 +393,7 @@ def spoilt(runs: tuple[Path, Path], to: Path, table: str, change: Any) -> Path:
         (
             "candidates",
             lambda t: pl.concat([t, t.head(2)]),
-            "candidates: 2 ids stand in several rows",
+            "candidates: 2 ids occur in more than one row",
         ),
         (
             "preferences",
@@ -424,7 +424,7 @@ def test_what_is_wrong_with_a_dataset_is_listed(
 def test_a_sound_dataset_is_called_so_and_a_spoilt_file_is_named(runs, tmp_path):
     for run in runs:
         done = simforge("validate", run)
-        assert (done.status, done.out.split()[-1]) == (0, "sound."), done.out
+        assert (done.status, done.out.split()[-1]) == (0, "valid."), done.out
     copy = tmp_path / "copy"
     shutil.copytree(runs[0], copy)
     path = next((copy / "data/turns").glob("*.parquet"))
@@ -456,7 +456,7 @@ def test_people_of_two_splits_are_found(runs, tmp_path):
         "preferences:" in one and "people of validation are in train too" in one
         for one in found
     )
-    assert any("preferences: 4 ids stand in several rows" in one for one in found)
+    assert any("preferences: 4 ids occur in more than one row" in one for one in found)
 
 
 def test_versions_are_ordered_by_their_numbers():

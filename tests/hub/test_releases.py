@@ -320,7 +320,7 @@ def test_versions_at_a_url_are_pushed_listed_compared_pulled_and_loaded(
     assert simforge("pull", f"{url}@1.0.0", "--out", tmp_path / "pulled").status == 0
     assert (
         simforge("validate", tmp_path / "pulled").out
-        == f"{tmp_path / 'pulled'} is sound.\n"
+        == f"{tmp_path / 'pulled'} is valid.\n"
     )
     assert package.scan(f"{url}@1.1.0", "personas").collect().height == 14
     mine, whole = package.load(f"{url}@1.0.0"), package.load(scripted_run)

@@ -21,6 +21,7 @@ from simforge.audit.figures import Results
 from simforge.audit.report import charts, tables
 from simforge.audit.sections import DOUBT, FAULT, GOOD
 from simforge.dataset.manifest import Manifest
+from simforge.dataset.writing import write_atomically
 from simforge.hub import loading
 from simforge.models import providers
 
@@ -69,7 +70,7 @@ def write(folder: Path, audit: Results, shown: Sample) -> Path:
     """Write the report of an audit into a folder. Raises `UsageError` if the charts cannot be
     drawn."""
     path = folder / FILE_NAME
-    path.write_text(render(audit, shown), encoding="utf-8")
+    write_atomically(path, render(audit, shown))
     return path
 
 

@@ -18,7 +18,6 @@ import logging
 import os
 import socket
 import subprocess
-import sys
 import threading
 import time
 import urllib.error
@@ -28,6 +27,7 @@ from dataclasses import replace
 from typing import Any
 
 from simforge.errors import ModelError, UsageError
+from simforge.install import isolated_python
 from simforge.models.contract import ModelSpec
 from simforge.recipe.schema import ServerSettings
 from simforge.run.executors.base import CurrentUrls
@@ -98,14 +98,8 @@ class Replica:
         self.stop()
         host, port = _node_address(), _free_port()
         self._url = f"http://{host}:{port}/v1"
-        command = [
-            sys.executable,
-            "-c",
-            WATCHER,
-            sys.executable,
-            "-m",
-            "vllm.entrypoints.openai.api_server",
-        ]
+        command = isolated_python("-c", WATCHER)
+        command += isolated_python("-m", "vllm.entrypoints.openai.api_server")
         command += [
             "--model",
             self._model,
