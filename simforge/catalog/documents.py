@@ -124,7 +124,7 @@ class Document:
         )
         try:
             value = yaml.load(text, Loader=Loader)  # a SafeLoader
-        except (yaml.YAMLError, ValueError, RecursionError):
+        except (yaml.YAMLError, ValueError, AttributeError, RecursionError):
             raise RecipeError(
                 [Mistake(f"{flag} {assignment}", None, key, "the value is not YAML")]
             ) from None
@@ -213,10 +213,8 @@ def read(text: str, label: str, first_line: int = 1) -> Document:
         if "mapping values" in message:
             message += "; a value that ends in a colon needs quotes, as in 'scripted:'"
         raise RecipeError([Mistake(label, line, "", message)]) from None
-    except (
-        ValueError,
-        RecursionError,
-    ) as problem:  # `!!int x`, a number of 5,000 digits
+    except (ValueError, AttributeError, RecursionError) as problem:
+        # `!!int x`, `!!timestamp x`, a number of 5,000 digits
         reason = "too deep" if isinstance(problem, RecursionError) else str(problem)
         message = f"a value cannot be read: {reason.split(';')[0]}"
         raise RecipeError([Mistake(label, None, "", message)]) from None

@@ -190,9 +190,10 @@ def _validate(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     from simforge import views
+    from simforge.dataset.manifest import use_of
     from simforge.hub import loading
 
-    with loading.read_errors(options.source):
+    with loading.read_errors(options.source), use_of(options.source):
         count = views.export(
             options.source,
             options.view,
@@ -201,7 +202,7 @@ def _export(options: argparse.Namespace) -> int:
             options.system,
             options.where,
         )
-    pairs = sum(loading.manifest(options.source)["counts"]["preferences"].values())
+        pairs = sum(loading.manifest(options.source)["counts"]["preferences"].values())
     say(
         f"{count:,} rows are in {options.to}, as {options.view} ({options.source} has "
         f"{pairs:,} pairs in all splits)."
@@ -242,10 +243,11 @@ def _pull(options: argparse.Namespace) -> int:
 
 def _diff(options: argparse.Namespace) -> int:
     from simforge.dataset import diff
+    from simforge.dataset.manifest import use_of
     from simforge.hub import loading
 
     sources = options.old, options.new
-    with loading.read_errors(*sources):
+    with loading.read_errors(*sources), use_of(" or ".join(sources)):
         lines = diff.compare_manifests(
             *map(loading.manifest, sources)
         ) + diff.compare_audits(*map(loading.audit, sources))

@@ -8,13 +8,15 @@ with its digest.
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import cast
+from typing import NotRequired, cast
 
 from pydantic import TypeAdapter, ValidationError
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from simforge.catalog import files
 from simforge.errors import SourceError
@@ -155,6 +157,20 @@ def parse_manifest(text: str | bytes, label: str) -> Manifest:
                 f"{label} lists a file that is none of: {', '.join(OPTIONAL_FILES)}."
             )
     return cast(Manifest, content)
+
+
+@contextlib.contextmanager
+def use_of(label: str) -> Iterator[None]:
+    """Turn what goes wrong while a manifest is used into a `SourceError`: the values inside its
+    recipe, space and figures are not checked when it is read, since they differ between
+    releases."""
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, ArithmeticError) as problem:
+        raise SourceError(
+            f"{label} has a manifest that cannot be used: {type(problem).__name__}: {problem}. "
+            "Repeat the command that made it."
+        ) from problem
 
 
 @cache

@@ -17,7 +17,13 @@ from pathlib import Path
 from simforge.catalog import files
 from simforge.catalog.sandbox import variables_of
 from simforge.dataset import card, croissant, diff, parquet
-from simforge.dataset.manifest import OPTIONAL_FILES, FileEntry, Manifest, read_manifest
+from simforge.dataset.manifest import (
+    OPTIONAL_FILES,
+    FileEntry,
+    Manifest,
+    read_manifest,
+    use_of,
+)
 from simforge.errors import UsageError
 from simforge.identity import file_sha256
 from simforge.personas.cast import PACK_METADATA_KEY
@@ -241,12 +247,9 @@ def describe_release(
 ) -> card.Release:
     """Build the card's description of a version: its name, and the changes since the previous
     one."""
-    return card.Release(
-        repo,
-        str(version),
-        str(previous or ""),
-        diff.compare_manifests(old, new) if old else [],
-    )
+    with use_of(repo):
+        changes = diff.compare_manifests(old, new) if old else []
+    return card.Release(repo, str(version), str(previous or ""), changes)
 
 
 def text_files(
@@ -256,11 +259,12 @@ def text_files(
     version as complete."""
     audit = folder / "audit.json"
     audit_figures = files.read_json_object(audit) if audit.is_file() else None
-    return {
-        "README.md": card.render(manifest, card_release, audit_figures),
-        croissant.FILE_NAME: croissant.render(manifest, card_release),
-        "manifest.json": json.dumps(manifest, indent=2, ensure_ascii=False),
-    }
+    with use_of(card_release.repo):
+        return {
+            "README.md": card.render(manifest, card_release, audit_figures),
+            croissant.FILE_NAME: croissant.render(manifest, card_release),
+            "manifest.json": json.dumps(manifest, indent=2, ensure_ascii=False),
+        }
 
 
 def data_files(folder: Path, texts: Mapping[str, str]) -> list[str]:

@@ -387,8 +387,8 @@ def usage_by_model(folder: Path | str) -> dict[str, Usage]:
 
 
 def compact(folder: Path) -> int:
-    """Merge all segments into one, each reply once; returns the number of replies. There must
-    be no writer."""
+    """Merge all segments into one, each reply once; returns the number of merged replies, 0 if
+    there is only one segment. There must be no writer."""
     old = sorted(folder.glob("*.jsonl"))
     seen: set[bytes] = set()
     if len(old) > 1:

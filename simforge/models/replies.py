@@ -38,6 +38,10 @@ CUT_OFF = ("length", "max_tokens", "model_length")
 "Finish reasons of an answer that reached the token limit."
 
 
+MAX_SCORE = 10**30
+"Scores are below this."
+
+
 TEXT_PARTS = ("text", "output_text")
 "Types of the parts of a message that are its text; parts of other types hold thinking."
 
@@ -257,7 +261,7 @@ def parse_score(answer: Any) -> float:
             break
         value = inner[0]
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not abs(value) < 1e30:
+    if not is_number or not abs(value) < MAX_SCORE:
         count = f"{len(value)} numbers" if isinstance(value, list) else "no number"
         raise MalformedReply(
             f"the answer has {count} where one score is needed: {excerpt(answer)}"
