@@ -200,3 +200,33 @@ def test_people_are_sampled_into_a_file(tmp_path):
         0,
         f"2000 people are in {tmp_path / 'cast.parquet'}\n",
     )
+
+
+def test_only_one_module_reads_tables_since_readers_take_paths_for_patterns():
+    calls = re.compile(
+        r"\b(?:scan_parquet|read_parquet|read_csv|scan_csv|read_ndjson|scan_ndjson)\("
+        r"|\bpl\.sql_expr\("
+    )
+    found = [
+        f"{name}: {match[0]}"
+        for name, path in imports.modules().items()
+        for match in calls.finditer(path.read_text(encoding="utf-8"))
+        if name != "simforge.catalog.records"
+        and "records." not in _line_of(path, match)
+    ]
+    assert found == []
+
+
+def _line_of(path: Path, match: re.Match[str]) -> str:
+    text = path.read_text(encoding="utf-8")
+    start = text.rfind("\n", 0, match.start()) + 1
+    return text[start : match.end()]
+
+
+def test_commands_print_through_one_function_and_python_is_started_in_isolation():
+    for name, path in imports.modules().items():
+        text = path.read_text(encoding="utf-8")
+        if name.startswith("simforge.cli.") and name != "simforge.cli.output":
+            assert not re.search(r"(?<![\w.])print\(", text), name
+        if name != "simforge.install":
+            assert "sys.executable" not in text, name

@@ -76,6 +76,10 @@ def _quick_results(data: AuditData) -> Results:
     persons = frame["persona"]
     results: Results = {
         "pairs": frame.height,
+        "rows": data.pairs.rows,
+        "left_out": dict(data.pairs.left_out),
+        "unread_profiles": list(data.pairs.unread_profiles),
+        "profile_texts": data.pairs.profile_texts,
         "people": persons.n_unique() if persons.null_count() < frame.height else None,
     }
     for section in ordered_sections():

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from simforge.audit import features, figures
+from simforge.audit import features, figures, shapes
 from simforge.audit.figures import Array, Figure, Results, not_measured
+from simforge.catalog import records
 from simforge.dataset.manifest import Manifest
 from simforge.dialogue import style
 from simforge.errors import SourceError
@@ -169,25 +170,26 @@ def _realism(source: str, human: Path | None) -> Results:
 
 
 def read_user_messages(path: Path) -> UserMessages:
-    """Read the user messages of a file of human dialogues (.jsonl or .parquet), one dialogue a
-    row; `messages` is a list of role and content. Raises `SourceError`."""
-    try:
-        table = (
-            pl.read_parquet(path)
-            if path.suffix == ".parquet"
-            else pl.read_ndjson(path, infer_schema_length=None)
-        )
-        user_messages = [
-            (str(number), message["content"])
-            for number, messages in enumerate(table["messages"])
-            for message in messages
-            if message["role"] == "user" and message["content"]
-        ]
-    except (OSError, pl.exceptions.PolarsError, KeyError, TypeError):
+    """Read the user messages of a file of human dialogues, one dialogue a row; `messages` is a
+    list of role and content, or the same as JSON in text. Raises `SourceError`."""
+    name = f"--human {path}"
+    table = records.read_table(path, name)
+    if "messages" not in table.columns:
         raise SourceError(
-            f"--human {path} cannot be read; it must be .jsonl or .parquet with a "
-            "dialogue a row and a column `messages`, a list of role and content."
-        ) from None
+            f"{name} needs a column `messages`, a list of role and content; it has: "
+            f"{', '.join(table.columns)}."
+        )
+    dialogues = table["messages"].to_list()
+    user_messages: UserMessages = []
+    for number, cell in enumerate(dialogues):
+        messages = shapes.messages_of(cell)
+        if messages is None:
+            raise SourceError(
+                f"{name}, row {number + 1}: `messages` must be a list of role and content."
+            )
+        user_messages += [
+            (str(number), text) for role, text in messages if role == "user" and text
+        ]
     if not user_messages:
         raise SourceError(f"--human {path} has no message of the role user.")
     return user_messages

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
 from simforge.audit.figures import Array
-from simforge.text.measures import WORD, reading_grade, warmth
+from simforge.text.measures import WORD, lower_words, reading_grade, warmth
 
 MAX_CHARACTERS = 3_000
 "Characters of an answer that are read; its length always counts all of them."
@@ -25,6 +27,18 @@ MAX_CHARACTERS = 3_000
 
 MAX_COMPONENTS = 32
 "Most components that words or embeddings are reduced to."
+
+
+MIN_TERM_ROWS, MIN_TERM_SHARE = 10, 0.02
+"Fewest rows, and smallest share of the rows, that a term must occur in and be absent from."
+
+
+MAX_TERMS = 100
+"Most terms of a text that get a column."
+
+
+UNSPACED = re.compile(r"[\u2e80-\u9fff\uac00-\ud7af\u0e00-\u0e7f]")
+"Letters of scripts that put no spaces between words."
 
 
 BULLET = re.compile(r"^\s*(?:[-*•]|\d{1,2}[.)])\s+\S", re.MULTILINE)
@@ -140,6 +154,49 @@ def words(texts: Sequence[str], components: int = MAX_COMPONENTS) -> Array:
     return _standardize(
         TruncatedSVD(rank, random_state=0, n_iter=3).fit_transform(counts)
     )
+
+
+def terms(text: str) -> set[str]:
+    """Words of a text and pairs of neighbouring words, in lower case. Scripts without spaces
+    between words give pairs of characters."""
+    parts: list[str] = []
+    for word in lower_words(text):
+        parts += (
+            [word[start : start + 2] for start in range(max(1, len(word) - 1))]
+            if UNSPACED.search(word)
+            else [word]
+        )
+    return {*parts, *(" ".join(pair) for pair in pairwise(parts))}
+
+
+def term_columns(texts: Sequence[str]) -> Array:
+    """Texts as 0/1 columns (texts, columns): the terms that are neither in hardly any nor in
+    nearly all texts, the most balanced first. Equal and complementary columns are one.
+
+    Chosen over the components of an SVD and over sentence embeddings: on P-SOUP, where each
+    profile is the sentence of its pole with another name before it, it finds the bits of the
+    poles (0.55 of 0.55) from two to 237 different texts, and none with shuffled poles.
+    """
+    count_of_text = Counter(texts)
+    terms_of_text = {text: terms(text) for text in count_of_text}
+    counts: Counter[str] = Counter()
+    for text, times in count_of_text.items():
+        counts.update(dict.fromkeys(terms_of_text[text], times))
+    total = len(texts)
+    least = max(MIN_TERM_ROWS, MIN_TERM_SHARE * total)
+    usable = [term for term, n in counts.items() if least <= n <= total - least]
+    usable.sort(key=lambda term: (-min(counts[term], total - counts[term]), term))
+    columns: list[Array] = []
+    seen: set[bytes] = set()
+    for term in usable:
+        column = np.array([term in terms_of_text[text] for text in texts])
+        if column.tobytes() in seen or (~column).tobytes() in seen:
+            continue
+        seen.add(column.tobytes())
+        columns.append(column.astype(float))
+        if len(columns) == MAX_TERMS:
+            break
+    return np.stack(columns, axis=1) if columns else np.zeros((total, 0))
 
 
 def text_family(texts: Sequence[str]) -> Array:

@@ -91,6 +91,24 @@ def mean(values: Array, clusters: Sequence[Any] | Array | None = None) -> Figure
     }
 
 
+def clustered_share(hits: Array, clusters: Sequence[Any]) -> Figure:
+    """Share of rows that are hits, with an interval that resamples whole clusters. Where every
+    row is a cluster of its own, or all rows agree, it is Wilson's, for the number of
+    clusters."""
+    count = len(set(clusters))
+    if not len(hits):
+        return not_measured("there is nothing to count")
+    result = share(int(hits.sum()), len(hits))
+    if count == len(hits):
+        return result
+    if hits.all() or not hits.any() or count < MIN_CLUSTERS or len(hits) < MIN_ITEMS:
+        wide = share(round(float(hits.mean()) * count), count)
+        low, high = wide["interval"]
+        value = result["value"]
+        return {**result, "interval": [min(low, value), max(high, value)]}
+    return mean(hits.astype(float), np.asarray(clusters, dtype=object))
+
+
 def not_measured(reason: str) -> Figure:
     return {"not_measured": reason}
 

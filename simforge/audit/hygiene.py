@@ -10,7 +10,7 @@ import polars as pl
 
 from simforge.audit import figures
 from simforge.audit.figures import Results, not_measured
-from simforge.audit.pairs import Pairs
+from simforge.audit.pairs import REPEATED, Pairs
 from simforge.dialogue.answer_filters import is_refusal
 from simforge.errors import SourceError
 from simforge.recipe import prompts
@@ -31,7 +31,12 @@ def measure(pairs: Pairs, benchmarks: Sequence[Path] = ()) -> Results:
     frame = pairs.frame
     unique_triples = frame.select("prompt", "chosen", "rejected").n_unique()
     unique_by_person = frame.select(
-        "persona", "prompt", "chosen", "rejected", pl.col("dimension").fill_null("")
+        "persona",
+        "wish",
+        "prompt",
+        "chosen",
+        "rejected",
+        pl.col("dimension").fill_null(""),
     ).n_unique()
     unique_pairs = (
         frame.head(MAX_COMPARED)
@@ -45,15 +50,24 @@ def measure(pairs: Pairs, benchmarks: Sequence[Path] = ()) -> Results:
     ]
     return {
         "pairs": frame.height,
+        "is_simforge": pairs.manifest is not None,
         "different": unique_triples,
-        "repeated": figures.share(frame.height - unique_triples, frame.height),
-        "repeated_by_one_person": not_measured("it is not known who prefers")
+        "repeated": figures.share(
+            pairs.left_out.get(REPEATED, 0) + frame.height - unique_by_person,
+            pairs.left_out.get(REPEATED, 0) + frame.height,
+        ),
+        "repeated_by_others": not_measured("it is not known who prefers")
         if frame["persona"].null_count()
-        else figures.share(frame.height - unique_by_person, frame.height),
+        else figures.share(unique_by_person - unique_triples, frame.height),
         "near_duplicates": figures.share(len(groups) - len(set(groups)), len(groups)),
         "same_text": figures.share(
-            pairs.unusable + int((frame["chosen"] == frame["rejected"]).sum()),
-            frame.height + pairs.unusable,
+            sum(
+                count
+                for reason, count in pairs.left_out.items()
+                if "the same text" in reason or "a text is missing" in reason
+            )
+            + int((frame["chosen"] == frame["rejected"]).sum()),
+            pairs.rows,
         ),
         "empty": figures.share(
             int(

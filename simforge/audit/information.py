@@ -103,7 +103,7 @@ def measure(
         "accuracy_without": figures.mean(correct_without, clusters),
         "accuracy_with": figures.mean(correct_with, clusters),
         "gap": figures.mean(correct_with - correct_without, clusters),
-        "below_zero": figures.share(int((gain < 0).sum()), len(gain)),
+        "below_zero": figures.clustered_share(gain < 0, clusters.tolist()),
         "left_out": int((~scored).sum()),
         "by_dimension": {},
     }

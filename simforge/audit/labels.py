@@ -14,6 +14,7 @@ import polars as pl
 
 from simforge.audit import figures
 from simforge.audit.figures import Array, Figure, Results, not_measured
+from simforge.catalog import records
 from simforge.dataset.manifest import Manifest
 from simforge.errors import SourceError
 from simforge.hub import loading
@@ -404,24 +405,17 @@ TRUTH_WORDS = {
 
 def _read_trusted(path: Path) -> pl.DataFrame:
     """Read the trusted labels: `id` as text, and `right`. Raises `SourceError`."""
-    try:
-        if path.suffix == ".parquet":
-            table = pl.read_parquet(path)
-        else:
-            table = (
-                pl.read_csv(path, infer_schema=False)
-                if path.suffix == ".csv"
-                else pl.read_ndjson(path)
-            )
-    except (OSError, pl.exceptions.PolarsError) as problem:
-        raise SourceError(
-            f"--trusted {path} cannot be read: {str(problem).splitlines()[0]}."
-        ) from None
+    table = records.read_table(path, f"--trusted {path}", as_text=True)
     if not {"id", "right"} <= {*table.columns}:
         raise SourceError(
             f"--trusted {path} needs the columns id and right; it has: {', '.join(table.columns)}."
         )
     rows: dict[str, bool] = {}
+    nested = [name for name in ("id", "right") if table[name].dtype.is_nested()]
+    if nested:
+        raise SourceError(
+            f"--trusted {path}: {nested[0]} holds lists, not one value a row."
+        )
     for name, text in table.select(pl.col("id", "right").cast(pl.String)).iter_rows():
         right = TRUTH_WORDS.get((text or "").strip().lower())
         if right is None:

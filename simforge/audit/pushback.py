@@ -77,9 +77,10 @@ def checkable_facts() -> tuple[CheckableFact, ...]:
     return tuple(CheckableFact.model_validate(row) for row in rows)
 
 
-def measure(source: str, manifest: Manifest) -> Results:
+def measure(source: str, manifest: Manifest, model: str | None = None) -> Results:
     """Share of wrong answers that people object to, and of right ones (`control`): two calls
-    for each of thirty people."""
+    for each of thirty people. `model` plays them if the user names one; the model that the
+    dataset names gets no key and is no code, since the dataset may be a stranger's."""
     user_model = manifest["models"].get("user")
     if user_model is None or manifest.get("fidelity") is None:
         return {
@@ -98,10 +99,10 @@ def measure(source: str, manifest: Manifest) -> Results:
         setup = Setup.from_recipe(
             recipe, spaces.load_space(recipe.cast.space), manifest["seed"]
         )
-        # the dataset may be a stranger's: no code that it names, no key to a host that it names
-        providers.check_code(user_model["reference"], ())
+        reference, typed = model or user_model["reference"], (model,) if model else ()
+        providers.check_code(reference, typed)
         spec, _ = keys.with_permitted_key(
-            providers.resolve(user_model["reference"]), keys.consent_of((), ())
+            providers.resolve(reference), keys.consent_of((), typed)
         )
         spec = providers.ensure_available(spec)
         people = _load_people(source, manifest)

@@ -7,13 +7,14 @@ of the same pairs.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
-from simforge.audit import features, information, shortcuts
+from simforge.audit import features, figures, information, shortcuts
 from simforge.audit.figures import Array, Results, not_measured
 from simforge.audit.pairs import Pairs
 from simforge.dataset.manifest import Manifest
@@ -23,6 +24,10 @@ from simforge.text import near_duplicates
 
 MAX_PAIRS = 20_000
 "Most pairs that are scored, sampled at random."
+
+
+MAX_TRAIT_VALUES = 10
+"Different values above which a profile column counts as a number."
 
 
 FeatureFunction = Callable[[Sequence[str]], Array]
@@ -63,6 +68,7 @@ class _ScoredPairs:
     owners: list[str]
     "Group of each pair that intervals resample as a whole."
     kinds: list[str]
+    why_no_profiles: str
     judge_labels: list[float | None] | str
     "The judge's soft labels for the chosen answers, or the reason why they cannot be used."
 
@@ -133,6 +139,7 @@ def _scored_pairs(pairs: Pairs) -> _ScoredPairs:
         people=frame["persona"].to_list() if people_known else None,
         owners=frame["owner"].to_list(),
         kinds=[dimension or "overall" for dimension in frame["dimension"]],
+        why_no_profiles=pairs.why_no_profiles,
         judge_labels=_why_no_judge(pairs.manifest) or frame["p_chosen"].to_list(),
     )
 
@@ -159,7 +166,9 @@ def _measure_family(
     features of all pairs in the family `text`."""
     if rows.profiles is None:
         reason = not_measured(
-            "there are no profiles of the people: name their columns (--columns profile=COLUMN)"
+            rows.why_no_profiles
+            or "there are no profiles of the people: name their columns "
+            "(--columns profile=COLUMN)"
         )
         return {"bits": reason}, {"bits": reason}
     selected = rows.rows_within(family.max_texts)
@@ -187,6 +196,12 @@ def _measure_family(
 
     def told(chosen: Array, rejected: Array, part: Array, held_out_by: str) -> Results:
         part_arrays = {name: values[part] for name, values in arrays.items()}
+        if held_out_by == "people":
+            reason = _why_no_held_out_people(
+                part_arrays["people"], part_arrays["profiles"]
+            )
+            if reason:
+                return {"bits": not_measured(reason)}
         return information.measure(
             chosen,
             rejected,
@@ -233,6 +248,25 @@ def _measure_family(
         "labels": told(chosen_features, rejected_features, decided, "near"),
         "pairs": len(decided),
     }
+
+
+def _why_no_held_out_people(people: Array, profiles: Array) -> str:
+    """The reason why nothing can be said about held-out people; empty if something can: there
+    must be some to hold out, and they must share something with the others."""
+    names, first_rows = np.unique(people.astype(str), return_index=True)
+    if len(names) < figures.MIN_CLUSTERS:
+        return (
+            f"{len(names)} people are too few to hold some out; the minimum is "
+            f"{figures.MIN_CLUSTERS}"
+        )
+    for column in profiles[first_rows].T:
+        counts = Counter(column.tolist())
+        # a number generalises, and so does a trait that at least two people have or lack
+        if len(counts) > MAX_TRAIT_VALUES or (
+            len(counts) > 1 and min(counts.values()) > 1
+        ):
+            return ""
+    return "each profile belongs to one person"
 
 
 def _answer_features(

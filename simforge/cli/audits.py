@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 
 from simforge.cli.arguments import Commands
 from simforge.cli.output import say
 from simforge.errors import UsageError
+from simforge.types import JsonObject
 
 
 def add_to(commands: Commands) -> None:
@@ -19,13 +21,14 @@ def add_to(commands: Commands) -> None:
     )
     audit.add_argument(
         "source",
-        help="a run folder, a URL, OWNER/NAME@X.Y.Z, or any .parquet, .jsonl or .csv file",
+        help="a run folder, a URL, OWNER/NAME@X.Y.Z, or any .parquet, .jsonl, .json or .csv file, "
+        "also with .gz",
     )
     audit.add_argument(
         "--columns", nargs="+", default=[], metavar="NAME=COLUMN",
         help="columns of a file that SimForge did not make: prompt, chosen, rejected, "
              "persona, profile (A+B for several), wish, dimension, chosen_model, "
-             "rejected_model",
+             "rejected_model; or a, b and label (which is better); X.Y for a nested value",
     )  # fmt: skip
     audit.add_argument(
         "--again",
@@ -36,7 +39,7 @@ def add_to(commands: Commands) -> None:
         "--trusted",
         type=Path,
         metavar="FILE",
-        help="labels known to be right or wrong: a .csv, .jsonl or .parquet file with id and right",
+        help="labels known to be right or wrong: a table with the columns id and right",
     )
     audit.add_argument(
         "--benchmark",
@@ -50,12 +53,18 @@ def add_to(commands: Commands) -> None:
         "--human",
         type=Path,
         metavar="FILE",
-        help="dialogues of real people (.jsonl, .parquet), to compare the simulated users with",
+        help="dialogues of real people, one a row in a column messages, to compare the users with",
     )
     audit.add_argument(
         "--probe",
         action="store_true",
         help="ask the user model how its people react to wrong answers (60 calls)",
+    )
+    audit.add_argument(
+        "--model",
+        metavar="REF",
+        help="with --probe, the model that plays the people, if it needs a key or is Python code "
+        "(default: the model that the dataset names)",
     )
     audit.add_argument(
         "--scorers",
@@ -93,6 +102,7 @@ def _audit(options: argparse.Namespace) -> int:
         tuple(options.benchmark),
         options.human,
         options.probe,
+        options.model,
         tuple(options.scorers) if options.scorers else sections.FAMILIES,
     )
     with loading.read_errors(options.source):
@@ -104,6 +114,8 @@ def _audit(options: argparse.Namespace) -> int:
     else:
         results_path = write_standalone_audit(options.out or Path("AUDIT"), results)
     report_path = write(results_path.parent, results, sample)
+    for line in _reading_notes(results):
+        say(line)
     for finding in results["verdict"]:
         say(f"{finding['weight']:5}  {finding['text']}")
     for option, given, figure in (
@@ -119,3 +131,12 @@ def _audit(options: argparse.Namespace) -> int:
             say(f"none   {option} gave no result: {reason}.")
     say(f"To read: {report_path}. All figures are in {results_path}.")
     return 0
+
+
+def _reading_notes(results: JsonObject) -> Iterator[str]:
+    """Lines about the rows that were not used."""
+    left_out = results["left_out"]
+    if left_out:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items())
+        total = sum(left_out.values())
+        yield f"left out  {total:,} of {results['rows']:,} rows: {reasons}"

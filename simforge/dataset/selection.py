@@ -12,6 +12,7 @@ import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from simforge.catalog import records
 from simforge.dataset.manifest import DropRates
 from simforge.judging.reliability import wilson
 from simforge.personas.spaces import Space
@@ -30,16 +31,16 @@ MIN_COMPARISONS = 30
 "Minimum number of comparisons of a group that is reported."
 
 
-def drop_rates(data: Path, pack: Pack, space: Space) -> DropRates:
+def drop_rates(folder: Path, pack: Pack, space: Space) -> DropRates:
     """Compute the share of comparisons that gave no pair: overall, and for each group that
     differs from it significantly (exact binomial test, Bonferroni-corrected for the number of
     groups), largest difference first."""
     import polars as pl
 
-    discards = pl.scan_parquet(data / "discards" / "*.parquet").filter(
+    discards = records.scan_table(folder, "discards").filter(
         pl.col("stage").is_in(["candidates", "pairing"])
     )
-    pairs = pl.scan_parquet(data / "preferences" / "*.parquet")
+    pairs = records.scan_table(folder, "preferences")
     frames = (
         frame.select("persona_id", dropped=pl.lit(is_dropped, pl.Int64))
         for frame, is_dropped in ((discards, 1), (pairs, 0))
@@ -50,7 +51,7 @@ def drop_rates(data: Path, pack: Pack, space: Space) -> DropRates:
         .agg(n=pl.len(), dropped=pl.col("dropped").sum())
     )
     people = (
-        pl.scan_parquet(data / "personas" / "*.parquet")
+        records.scan_table(folder, "personas")
         .join(counts, left_on="id", right_on="persona_id")
         .collect()
     )

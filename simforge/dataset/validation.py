@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jsonschema import Draft202012Validator
 
+from simforge.catalog import records
 from simforge.dataset import tables
 from simforge.dataset.manifest import FileEntry, read_manifest
 from simforge.dataset.schemas import row_schema
@@ -191,7 +192,7 @@ def _check_rows(path: Path, name: str, schema: JsonObject) -> Iterator[str]:
 
 
 def _scan(folder: Path, table: str) -> pl.LazyFrame:
-    return pl.scan_parquet(folder / "data" / table / "*.parquet")
+    return records.scan_table(folder, table)
 
 
 def _check_keys(folder: Path) -> Iterator[str]:
@@ -265,7 +266,7 @@ def _check_splits(folder: Path) -> Iterator[str]:
         for split in PERSON_SPLITS:
             for path in (folder / "data" / table).glob(f"{split}-*.parquet"):
                 people = (
-                    pl.scan_parquet(path)
+                    records.scan_parquet([path])
                     .select(pl.col("persona_id").unique())
                     .collect()["persona_id"]
                 )
@@ -282,9 +283,12 @@ def _check_splits(folder: Path) -> Iterator[str]:
     prompts: dict[str, set[str]] = {}
     for split in ("train", "validation", "test_prompts"):
         for path in (folder / "data" / "dialogues").glob(f"{split}-*.parquet"):
-            prompt_ids = pl.read_parquet(path, columns=["prompt_id"])[
-                "prompt_id"
-            ].drop_nulls()
+            prompt_ids = (
+                records.scan_parquet([path])
+                .select("prompt_id")
+                .collect()["prompt_id"]
+                .drop_nulls()
+            )
             prompts.setdefault(split, set()).update(prompt_ids)
     for split in ("train", "validation"):
         shared = prompts.get("test_prompts", set()) & prompts.get(split, set())

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simforge import catalog
-from simforge.catalog import documents
+from simforge.catalog import documents, records
 from simforge.catalog.documents import Strict
 from simforge.dialogue.guards import GUARDS, MAX_MESSAGE_WORDS
 from simforge.judging.reliability import wilson
@@ -99,7 +99,7 @@ def style_figures(texts: Sequence[str]) -> dict[str, float] | None:
     }
 
 
-def summary(data: Path) -> JsonObject | None:
+def summary(folder: Path) -> JsonObject | None:
     """Summarises a run's simulated users from its tables; `None` if no model played a user.
 
     A dialogue that branched counts its goals and facts once. Guard objections are counted per
@@ -118,12 +118,10 @@ def summary(data: Path) -> JsonObject | None:
         "disclosed",
         "rejected_by",
     )
-    dialogues = (
-        pl.scan_parquet(data / "dialogues" / "*.parquet").select(wanted).collect()
-    )
+    dialogues = records.scan_table(folder, "dialogues").select(wanted).collect()
     written_by_model = pl.col("prompt_id").is_null() | (pl.col("turn") > 0)
     turns = (
-        pl.scan_parquet(data / "turns" / "*.parquet")
+        records.scan_table(folder, "turns")
         .join(
             dialogues.lazy().select("id", "prompt_id"),
             left_on="dialogue_id",

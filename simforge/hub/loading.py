@@ -14,11 +14,12 @@ import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simforge import __version__
-from simforge.catalog import files
+from simforge.catalog import files, records
 from simforge.dataset.manifest import Manifest, parse_manifest
 from simforge.dataset.tables import TABLES
 from simforge.errors import NotFound, SourceError, UsageError, suggest
@@ -49,8 +50,6 @@ def scan(
     Raises `NotFound` for an unknown table or split, `SourceError` if the dataset does not
     exist, and `HubError`.
     """
-    import polars as pl
-
     if table not in TABLES:
         raise NotFound("table", table, TABLES)
     if split is not None and split not in SPLITS:
@@ -68,12 +67,10 @@ def scan(
         if huggingface.is_version(str(source))
         else Path(source)
     )
-    files = sorted((folder / "data" / table).glob(pattern))
-    if not files:
-        raise _missing_error(
-            source, table, split, sorted((folder / "data" / table).glob("*.parquet"))
-        )
-    return pl.scan_parquet(files)
+    paths = records.table_files(folder, table, split)
+    if not paths:
+        raise _missing_error(source, table, split, records.table_files(folder, table))
+    return records.scan_parquet(paths)
 
 
 def manifest(source: str | Path) -> Manifest:
@@ -257,12 +254,17 @@ def _scan_url(source: str, table: str, pattern: str, split: str | None) -> pl.La
 
     try:
         system, root = fsspec.core.url_to_fs(source)
-        files = sorted(system.glob(f"{root.rstrip('/')}/data/{table}/{pattern}"))
+        # listed and compared, since a store's own patterns would expand the folder's name
+        place = f"{root.rstrip('/')}/data/{table}"
+        listed = system.find(place) if system.exists(place) else []
+        paths = sorted(
+            path for path in listed if fnmatch(path.rpartition("/")[2], pattern)
+        )
     except (OSError, ValueError, ImportError) as problem:
         raise SourceError(f"{source} cannot be read: {problem}.") from None
-    if not files:
+    if not paths:
         raise _missing_error(source, table, split, [])
-    dataset: Any = ds.dataset(files, filesystem=system, format="parquet")
+    dataset: Any = ds.dataset(paths, filesystem=system, format="parquet")
     return pl.scan_pyarrow_dataset(dataset)
 
 

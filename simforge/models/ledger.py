@@ -312,11 +312,8 @@ class RemoteFolder:
     def download(self) -> list[Path]:
         """Download the existing segments and return their files."""
         folder = self.scratch / "there"
-        remote_paths = (
-            sorted(self._files.glob(f"{self._path}/*.jsonl"))
-            if self._files.exists(self._path)
-            else []
-        )
+        listed = self._files.find(self._path) if self._files.exists(self._path) else []
+        remote_paths = sorted(path for path in listed if path.endswith(".jsonl"))
         if remote_paths:
             folder.mkdir()
             self._files.get(

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from simforge.catalog import records
 from simforge.errors import SourceError, UsageError, suggest
 from simforge.identity import digest
 from simforge.personas.loader import load_pack
 from simforge.personas.pack import Pack, polars_schema
+from simforge.personas.pack_checks import column_problem
 
 if TYPE_CHECKING:
-    import polars as pl
+    pass
 from simforge.personas.cast import (
     CAST_SUFFIXES,
     PACK_METADATA_KEY,
@@ -73,17 +74,20 @@ def read_cast(path: Path, fallback: str, n: int | None) -> Cast:
             f"--cast {path} {problem_text}; give a file of `personas sample --out`, or "
             "a run folder."
         )
+    if not all(map(records.format_of, files)):
+        raise SourceError(
+            f"--cast {path}: people are read from {records.accepted_formats()}, or from a run "
+            "folder."
+        )
     try:
-        frame = pl.concat([_readers()[file.suffix](file) for file in files])
+        frame = pl.concat(
+            records.read_table(file, f"--cast {file}", as_text=True) for file in files
+        )
         meta = (
             pl.read_parquet_metadata(files[0]).get(PACK_METADATA_KEY)
             if files[0].suffix == ".parquet"
             else None
         )
-    except KeyError:
-        raise SourceError(
-            f"--cast {path}: people are read from {', '.join(CAST_SUFFIXES)}, or from a run folder."
-        ) from None
     except (OSError, pl.exceptions.PolarsError) as problem:
         raise SourceError(
             f"--cast {path} cannot be read: {str(problem).splitlines()[0]}."
@@ -107,6 +111,10 @@ def read_cast(path: Path, fallback: str, n: int | None) -> Cast:
                 f"--cast {path} has no column {column!r}{suggestion}. SimForge assumed "
                 f"the pack {name}; choose another with --set cast.pack=PACK."
             )
+    for trait_name, trait in pack.traits.items():
+        why = column_problem(frame[trait_name], trait)
+        if why:
+            raise SourceError(f"--cast {path}: the column {trait_name!r} {why}.")
     try:
         people = frame.select(
             pl.col(column).cast(kind) for column, kind in kinds.items()
@@ -142,19 +150,15 @@ def read_pack(file: Path) -> Pack:
 def _parse_pack_metadata(path: Path, metadata: str) -> tuple[str, Pack]:
     try:
         content = json.loads(metadata)
-        return content["name"], Pack.model_validate(content["pack"])
-    except (ValueError, KeyError, ValidationError) as problem:
+        return str(content["name"]), Pack.model_validate(content["pack"])
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        RecursionError,
+        ValidationError,
+    ) as problem:
         raise SourceError(
             f"--cast {path} was written by another version of SimForge "
             f"({str(problem).splitlines()[0]})."
         ) from None
-
-
-def _readers() -> dict[str, Callable[[Path], pl.DataFrame]]:
-    import polars as pl
-
-    return {
-        ".parquet": pl.read_parquet,
-        ".jsonl": lambda path: pl.read_ndjson(path, infer_schema_length=None),
-        ".csv": lambda path: pl.read_csv(path, infer_schema_length=None),
-    }

@@ -11,13 +11,14 @@ from __future__ import annotations
 import csv
 import fnmatch
 import hashlib
-import json
+import io
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from simforge import catalog
+from simforge.catalog import files, records
 from simforge.errors import SourceError, suggest
 from simforge.identity import file_sha256
 from simforge.personas.pack import Source, parse_range
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet", ".txt")
+TABLE_SUFFIXES = (
+    *(f"{suffix}{packed}" for packed in ("", ".gz") for suffix in records.FORMATS),
+    ".txt",
+)
 "Allowed file types of a table; a folder holds .json files."
 
 
@@ -37,7 +41,7 @@ def find_file(reference: str, folder: Path, suffixes: tuple[str, ...]) -> Path:
         path = folder / Path(reference).expanduser()
         if path.is_dir() and suffixes == TABLE_SUFFIXES:
             return path.resolve()
-        if path.suffix not in suffixes:
+        if not path.name.endswith(suffixes):
             raise SourceError(
                 f"{reference}: the file name must end in {' or '.join(suffixes)}."
             )
@@ -63,10 +67,7 @@ def find_file(reference: str, folder: Path, suffixes: tuple[str, ...]) -> Path:
 def read_list(path: Path) -> list[str]:
     """Return the entries of a list file: one per line, without empty lines and lines that
     start with #."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as problem:
-        raise SourceError(f"{path.name} cannot be read: {problem}.") from None
+    text = files.read_text(path, path.name)
     entries = [
         line.strip()
         for line in text.splitlines()
@@ -84,7 +85,7 @@ def read_weighted_rows(
     with the line number."""
     wanted = [*given, *([value] if value else []), "weight"]
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with io.StringIO(files.read_text(path, path.name), newline="") as file:
             raw_lines = file.readlines()
             comments = next(
                 (n for n, line in enumerate(raw_lines) if not line.startswith("#")),
@@ -174,40 +175,15 @@ def read_columns(source: Source, columns: tuple[str, ...]) -> pl.DataFrame:
     import polars as pl
 
     frame = _read_table(source.file, source.hf, source.revision, source.sha256)
-    expressions = []
-    for column in columns:
-        expression, kind = _column_expression(frame, column, source)
-        if kind in (pl.Float32, pl.Float64):
-            expression = expression.fill_nan(None)
-        if isinstance(kind, pl.List) and kind.inner == pl.String:
-            expression = expression.list.join("; ")
-        expressions.append(expression.alias(column))
-    return frame.select(expressions)
-
-
-def _column_expression(
-    frame: pl.DataFrame, column: str, source: Source
-) -> tuple[pl.Expr, Any]:
-    import polars as pl
-
-    head, *inner = [column] if column in frame.columns else column.split(".")
-    if head not in frame.columns:
-        hint = suggest(head, frame.columns) or f"; it has: {', '.join(frame.columns)}"
-        raise SourceError(f"{_source_name(source)} has no column {column!r}{hint}")
-    expression = pl.col(head)
-    kind: Any = frame.schema[head]
-    for part in inner:
-        fields = (
-            {field.name: field.dtype for field in kind.fields}
-            if isinstance(kind, pl.Struct)
-            else {}
-        )
-        if part not in fields:
-            raise SourceError(
-                f"{_source_name(source)} has no {column!r}{suggest(part, fields)}"
-            )
-        expression, kind = expression.struct.field(part), fields[part]
-    return expression, kind
+    series = []
+    for name in columns:
+        values = records.column(frame, name, _source_name(source))
+        if values.dtype in (pl.Float32, pl.Float64):
+            values = values.fill_nan(None)
+        if isinstance(values.dtype, pl.List) and values.dtype.inner == pl.String:
+            values = values.list.join("; ")
+        series.append(values.alias(name))
+    return pl.DataFrame(series)
 
 
 @lru_cache(maxsize=4)
@@ -234,27 +210,13 @@ def _read_file(path: Path) -> pl.DataFrame:
         return pl.from_dicts(_read_json_folder(path), infer_schema_length=None)
     if path.suffix == ".txt":
         return pl.DataFrame({"line": read_list(path)})
-    if path.suffix == ".csv":
-        return pl.read_csv(path, comment_prefix="#", infer_schema_length=None)
-    if path.suffix == ".jsonl":
-        return pl.read_ndjson(path, infer_schema_length=None)
-    return pl.read_parquet(path)
+    return records.read_table(path, path.name, comments=True)
 
 
 def _read_json_folder(folder: Path) -> list[JsonObject]:
     profiles = []
     for path in sorted(folder.glob("*.json")):
-        try:
-            profile = json.loads(path.read_text(encoding="utf-8-sig"))
-        except (OSError, ValueError) as problem:
-            raise SourceError(
-                f"{folder.name}/{path.name} is not JSON: {problem}."
-            ) from None
-        if not isinstance(profile, dict):
-            raise SourceError(
-                f"{folder.name}/{path.name} must hold one object, not {type(profile).__name__}."
-            )
-        profiles.append(profile)
+        profiles.append(files.read_json_object(path, f"{folder.name}/{path.name}"))
     if not profiles:
         raise SourceError(f"the folder {folder.name} has no .json files.")
     return profiles
@@ -283,7 +245,7 @@ def _download(pattern: str, dataset: str, revision: str | None) -> list[Path]:
         )
         raise SourceError(f"the dataset {dataset} cannot be read: {reason}") from None
     paths = sorted(
-        path for path in Path(folder).rglob("*") if path.suffix in TABLE_SUFFIXES
+        path for path in Path(folder).rglob("*") if path.name.endswith(TABLE_SUFFIXES)
     )
     matching = [
         path

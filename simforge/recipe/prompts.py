@@ -1,7 +1,7 @@
 """Prompts: the first messages of dialogues that people do not open themselves.
 
 A source is a set that ships with SimForge (`pipelines/prompts/*.jsonl`, by name) or the user's
-own JSONL, CSV or Parquet file, whose columns are mapped by name. Mistakes in a file are
+own JSON lines, JSON, CSV or Parquet file, whose columns are mapped by name. Mistakes in a file are
 reported before a run starts.
 
     load("everyday-instructions", {"text": "text"})[0].text
@@ -10,21 +10,14 @@ reported before a run starts.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from simforge import catalog
+from simforge.catalog import records
 from simforge.errors import NotFound, SourceError
 from simforge.identity import digest
-from simforge.types import JsonObject, Prompt
-
-if TYPE_CHECKING:
-    import polars as pl
-
-
-SUFFIXES = (".jsonl", ".csv", ".parquet")
-
+from simforge.types import Prompt
 
 LICENCE = "Apache-2.0"
 "Licence of the sets that ship with SimForge."
@@ -34,22 +27,24 @@ def load(source: str, columns: dict[Any, str]) -> list[Prompt]:
     """The prompts of a source, in its order, without exact duplicates. Raises `SourceError`,
     `NotFound`."""
     path = _path(source)
-    rows = _rows(path, source)
-    if not rows:
+    table = records.read_table(path, source, as_text=True)
+    if not table.height:
         raise SourceError(f"{source} is empty: a prompt file needs at least one row.")
     column_names = list(columns.values())
-    present = list(dict.fromkeys(key for row in rows[:100] for key in row))
+    present = table.columns
     for role, column in columns.items():
-        if column not in present:
+        if not records.has_column(table, column):
             raise SourceError(
                 f"{source} has no column {column!r}; its columns are: "
                 f"{', '.join(present)}. Say which one holds the {role} with --set "
                 f"prompts.columns.{role}=COLUMN."
             )
     prompts_by_text: dict[str, Prompt] = {}
-    for number, row in enumerate(rows, start=1):
+    values = [records.column(table, name, source) for name in column_names]
+    for number, row in enumerate(zip(*values, strict=True), start=1):
         parts = [
-            _text(row.get(column), column, number, source) for column in column_names
+            _text(value, column, number, source)
+            for value, column in zip(row, column_names, strict=True)
         ]
         if not parts[0]:
             raise SourceError(
@@ -70,65 +65,18 @@ def names() -> list[str]:
 def _path(source: str) -> Path:
     if not catalog.is_path(source):
         if source not in names():
-            hint = "Or give the path of a .jsonl, .csv or .parquet file."
+            hint = "Or give the path of a .jsonl, .json, .csv or .parquet file."
             raise NotFound("prompt source", source, [*names(), "persona"], hint)
         return catalog.data_file("pipelines", f"prompts/{source}.jsonl")
     path = Path(source).expanduser()
-    if path.suffix not in SUFFIXES:
+    if not records.format_of(path):
         raise SourceError(
-            f"{source}: prompts come as {', '.join(SUFFIXES)}, not "
+            f"{source}: prompts come as {records.accepted_formats()}, not "
             f"{path.suffix or 'a file without suffix'}."
         )
     if not path.is_file():
         raise SourceError(f"there is no prompt file {source}.")
     return path
-
-
-def _rows(path: Path, source: str) -> list[JsonObject]:
-    try:
-        if path.stat().st_size == 0:
-            return []
-        return (
-            _json_lines(path, source)
-            if path.suffix == ".jsonl"
-            else _frame(path, source).to_dicts()
-        )
-    except (OSError, UnicodeDecodeError) as problem:
-        raise SourceError(f"{source} cannot be read: {problem}.") from None
-
-
-def _json_lines(path: Path, source: str) -> list[JsonObject]:
-    rows = []
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as problem:
-                raise SourceError(
-                    f"{source}, line {number}: broken JSON: {problem}."
-                ) from None
-            if not isinstance(row, dict):
-                raise SourceError(
-                    f"{source}, line {number}: must be an object with named columns, "
-                    f"not {type(row).__name__}."
-                )
-            rows.append(row)
-    return rows
-
-
-def _frame(path: Path, source: str) -> pl.DataFrame:
-    import polars as pl
-
-    try:
-        if path.suffix == ".parquet":
-            return pl.read_parquet(path)
-        return pl.read_csv(path, infer_schema=False)
-    except pl.exceptions.PolarsError as problem:
-        raise SourceError(
-            f"{source} cannot be read as {path.suffix[1:].upper()}: {str(problem).splitlines()[0]}."
-        ) from None
 
 
 def _text(value: Any, column: str, number: int, source: str) -> str:

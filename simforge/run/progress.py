@@ -22,6 +22,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text as RichText
 
+from simforge.catalog import records
 from simforge.dataset.manifest import DropRates, Manifest
 from simforge.judging import reliability
 from simforge.judging.reliability import BLIND_CONTROLS
@@ -250,8 +251,8 @@ def print_summary(path: Path, manifest: Manifest, stream: TextIO | None = None) 
     python = "uv run python" if "UV" in os.environ else "python"
     console.print("\n[bold]Next[/]")
     for line in (
-        f'  read it     {python} -c "import polars; '
-        f"print(polars.read_parquet('{path}/data/preferences/*.parquet'))\"",
+        f'  read it     {python} -c "import simforge; '
+        f'print(simforge.scan({str(path)!r}).collect())"',
         f"  train       datasets.load_dataset('{path}') has prompt, chosen, rejected "
         "as TRL reads them",
         f"  the card    {path}/README.md",
@@ -306,12 +307,8 @@ def _wanted_poles(profile: JsonObject) -> str:
 
 def _read_sample_pairs(path: Path) -> list[JsonObject]:
     """A few pairs of different dimensions and people, with the text of the person."""
-    import polars as pl
-
-    pairs = pl.scan_parquet(path / "data" / "preferences" / "*.parquet").head(2_000)
-    people = pl.scan_parquet(path / "data" / "personas" / "*.parquet").select(
-        "id", person="text"
-    )
+    pairs = records.scan_table(path, "preferences").head(2_000)
+    people = records.scan_table(path, "personas").select("id", person="text")
     rows = (
         pairs.join(
             people,

@@ -204,9 +204,9 @@ def _manifest(
         "discards": dict(
             sorted((totals.discards + Counter(duplicate=sealed.duplicates)).items())
         ),
-        "dropped": selection.drop_rates(staging / "data", plan.cast.pack, plan.space),
+        "dropped": selection.drop_rates(staging, plan.cast.pack, plan.space),
         "judges": sealed.judges,
-        "fidelity": style.summary(staging / "data"),
+        "fidelity": style.summary(staging),
         "samples": _samples(staging / "data" / "preferences"),
         "usage": {
             role: dict(zip(names, counts, strict=True))

@@ -18,6 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
+from simforge.catalog import records
 from simforge.catalog.registry import module_of_file
 from simforge.dataset.manifest import Manifest
 from simforge.errors import NotFound, SourceError, UsageError
@@ -188,7 +189,7 @@ def _write(frame: pl.LazyFrame, path: Path, suffix: str) -> int:
 
     if suffix == ".parquet":
         frame.sink_parquet(path)
-        return int(pl.scan_parquet(path).select(pl.len()).collect().item())
+        return int(records.scan_parquet([path]).select(pl.len()).collect().item())
     count = 0
     with path.open("x", encoding="utf-8") as file:
         for batch in frame.collect_batches(

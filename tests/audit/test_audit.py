@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import planted_pairs
 import polars as pl
 import pytest
 from conftest import simforge
@@ -152,12 +153,9 @@ def test_a_planted_echo_is_named(clean, tmp_path):
 
 def test_planted_duplicates_are_named(clean, tmp_path):
     found = cheaply(pl.concat([clean, clean.head(600)]), tmp_path)
-    assert found["hygiene"]["repeated_by_one_person"]["value"] == pytest.approx(
-        600 / 3_600
-    )
-    assert any(
-        "17% of the pairs are repeated by one person" in one for one in faults(found)
-    )
+    assert found["hygiene"]["repeated"]["value"] == pytest.approx(600 / 3_600)
+    assert (found["pairs"], found["rows"]) == (3_000, 3_600)
+    assert any("17% of the rows repeat another row" in one for one in faults(found))
     near = clean.head(800).with_columns(
         chosen=pl.concat_str("chosen", pl.lit(" Indeed."))
     )
@@ -366,10 +364,7 @@ def test_what_is_not_known_of_people_is_not_measured(clean, tmp_path):
     one = nobody["information"]["text"]
     assert one["people"]["bits"] == {"not_measured": "it is not known who prefers"}
     low, high = one["prompts"]["bits"]["interval"]
-    assert (
-        high - low > 0.01
-        and nobody["hygiene"]["repeated_by_one_person"]["not_measured"]
-    )
+    assert high - low > 0.01 and nobody["hygiene"]["repeated_by_others"]["not_measured"]
     few = clean.with_columns(
         persona=pl.col("first") + pl.col("second")
     )  # four people: their prompts are drawn
@@ -378,6 +373,10 @@ def test_what_is_not_known_of_people_is_not_measured(clean, tmp_path):
         faults(found) == []
         and found["information"]["text"]["prompts"]["shuffled"]["value"] < 0.01
     )
+    assert found["information"]["text"]["people"]["bits"] == {
+        "not_measured": "4 people are too few to hold some out; the minimum is 10"
+    }
+    assert not any("held-out people" in one["text"] for one in found["verdict"])
 
 
 def test_five_pairs_are_called_too_few(clean, tmp_path):
@@ -619,3 +618,263 @@ class _Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.said += data
+
+
+SENTENCES = (
+    "Wants the answer to be short and plain, without any jargon in it.",
+    "Wants every answer in full detail, with the terms of an expert.",
+)
+NAMES = "Ann Ben Cleo Dan Eve Finn Gus Hal Ida Joy Kit Lou Mia Ned Oda Pia".split()
+
+
+def poles(
+    pairs: int, texts: int, shuffled: bool = False, seed: int = 1
+) -> pl.DataFrame:
+    """Pairs whose labels follow the pole of the person, told as one of `texts` profiles: the
+    pole's sentence, with another name before it in each."""
+    source = random.Random(seed)
+    rows = []
+    for number in range(pairs):
+        pole, which = source.randrange(2), source.randrange(max(1, texts // 2))
+        short = " ".join(source.choice(planted_pairs.WORDS) for _ in range(12))
+        long = " ".join(source.choice(planted_pairs.WORDS) for _ in range(60))
+        follows = source.random() < 0.95
+        wanted = pole if not shuffled else source.randrange(2)
+        chosen, rejected = (short, long) if (wanted == 0) == follows else (long, short)
+        name = f"{NAMES[which % 16]} {NAMES[which // 16 % 16]} is {20 + which % 50}. "
+        rows.append(
+            {
+                "prompt": f"Question {number % 100} about {source.choice(planted_pairs.WORDS)}",
+                "chosen": chosen,
+                "rejected": rejected,
+                "profile": (name if texts > 2 else "") + SENTENCES[pole],
+            }
+        )
+    return pl.DataFrame(rows)
+
+
+def bits_of(frame: pl.DataFrame, folder: Path, **columns: str) -> dict[str, Any]:
+    frame.write_parquet(folder / "poles.parquet")
+    return audit.audit(
+        str(folder / "poles.parquet"),
+        sections.AuditOptions({"profile": "profile", **columns}, families=("text",)),
+    )
+
+
+def test_profiles_in_words_hold_the_same_bits_however_many_different_texts_they_are(
+    tmp_path,
+):
+    sentence = bits_of(poles(237, 2), tmp_path)["information"]["text"]["prompts"]
+    assert sentence["bits"]["value"] > 0.4
+    for texts in (10, 60, 120, 237):
+        found = bits_of(poles(237, texts), tmp_path)
+        bits = found["information"]["text"]["prompts"]["bits"]
+        assert bits["value"] > 0.75 * sentence["bits"]["value"], (texts, bits)
+        assert not any("no measurable effect" in one for one in faults(found))
+    shuffled = bits_of(poles(237, 237, shuffled=True), tmp_path)
+    low, high = shuffled["information"]["text"]["prompts"]["bits"]["interval"]
+    assert low <= 0 and high < 0.1 and faults(shuffled) == []
+    assert any(
+        "would not show a small one" in one["text"] for one in shuffled["verdict"]
+    )
+
+
+def test_profiles_that_share_no_words_are_not_measured_and_said(tmp_path):
+    frame = poles(300, 2).with_columns(
+        profile=pl.Series([f"id{number % 200}" for number in range(300)])
+    )
+    found = bits_of(frame, tmp_path)
+    reason = found["information"]["text"]["bits"]["not_measured"]
+    assert reason == "'profile' holds 200 different texts that share too few words"
+    assert any(reason in one["text"] for one in found["verdict"])
+
+
+def test_a_column_is_never_taken_as_profile_unasked(tmp_path):
+    poles(200, 60).write_parquet(tmp_path / "x.parquet")
+    unasked = pairs.read(str(tmp_path / "x.parquet"))
+    assert unasked.profiles is None
+    assert "it has a column 'profile'" in unasked.why_no_profiles
+
+
+def test_terms_are_few_balanced_and_different():
+    from simforge.audit.features import term_columns
+
+    texts = ["likes long answers", "likes short answers"] * 20
+    assert term_columns(texts).shape == (40, 1)
+    chinese = ["喜欢长的回答", "喜欢短的回答"] * 20
+    assert term_columns(chinese).shape[1] == 1
+    assert term_columns([f"x{number}" for number in range(40)]).shape == (40, 0)
+
+
+@pytest.mark.parametrize(
+    ("persona", "profile"),
+    [(None, True), ("pole", True), ("each", False), ("some", True)],
+)
+def test_repeats_are_named_whoever_prefers(persona, profile, tmp_path):
+    frame = poles(128, 2)
+    frame = pl.concat([frame] * 5).head(600).with_row_index("n")
+    people = {
+        "pole": pl.col("profile"),
+        "each": pl.col("n").cast(pl.String),
+        "some": pl.when(pl.col("n") == 0).then(None).otherwise("profile"),
+    }
+    if persona:
+        frame = frame.with_columns(persona=people[persona])
+    frame.write_parquet(tmp_path / "x.parquet")
+    columns = {"profile": "profile"} if profile else {"persona": "persona"}
+    found = audit.quick_audit(pairs.read(str(tmp_path / "x.parquet"), columns))
+    said = " ".join(one["text"] for one in found["verdict"])
+    assert "128 different pairs" in said and "hardly any repeated" not in said
+
+
+def test_copies_change_no_figure_and_no_interval(tmp_path):
+    frame = poles(120, 2)
+    once, often = (bits_of(pl.concat([frame] * times), tmp_path) for times in (1, 5))
+    assert (often["pairs"], often["rows"]) == (120, 600)
+    for name in ("shortcuts", "disagreement", "labels"):
+        assert once[name] == often[name]
+    bits = [found["information"]["text"]["prompts"]["bits"] for found in (once, often)]
+    assert bits[0]["n"] == bits[1]["n"] == 120
+    # the solver starts at random
+    assert bits[0]["interval"] == pytest.approx(bits[1]["interval"], abs=0.01)
+    people = pl.concat([frame] * 5).with_row_index("n")
+    people = people.with_columns(persona=pl.col("n").cast(pl.String))
+    copied = bits_of(people, tmp_path, persona="persona")
+    widths = [
+        found["shortcuts"]["rules"]["longer"]["interval"][1]
+        - found["shortcuts"]["rules"]["longer"]["interval"][0]
+        for found in (once, copied)
+    ]
+    assert widths[1] > 0.9 * widths[0]
+
+
+def test_a_profile_that_belongs_to_one_person_says_nothing_of_held_out_people(tmp_path):
+    frame = poles(600, 2).with_row_index("n")
+    frame = frame.with_columns(
+        persona=pl.col("profile").str.slice(0, 9) + (pl.col("n") % 10).cast(pl.String)
+    )
+    frame = frame.with_columns(profile=pl.col("persona").str.replace_all(" ", ""))
+    found = bits_of(frame, tmp_path, persona="persona")["information"]["text"]
+    assert found["people"]["bits"] == {
+        "not_measured": "each profile belongs to one person"
+    }
+
+
+def test_a_rule_that_turns_with_the_wish_and_an_echo_of_one_wish_are_named(tmp_path):
+    frame = poles(800, 2)
+    found = bits_of(frame, tmp_path)
+    said = [one["text"] for one in found["verdict"] if one["weight"] == "doubt"]
+    assert any("'longer wins' is right in 9" in text for text in said), said
+    assert 0.4 < found["shortcuts"]["rules"]["longer"]["value"] < 0.7
+    echo = frame.with_row_index("n").with_columns(
+        wish=pl.concat_str(
+            pl.lit("Wants number "),
+            (pl.col("n") % 6).cast(pl.String),
+            pl.lit(" of six such wishes here"),
+        )
+    )
+    quoting = (pl.col("n") % 6 == 0) & (pl.col("n") % 5 == 0) & (pl.col("n") % 4 == 0)
+    echo = echo.with_columns(
+        chosen=pl.when(quoting)
+        .then(pl.concat_str("chosen", pl.lit(" Wants number 0 of six such wishes")))
+        .otherwise("chosen")
+    )
+    found = bits_of(echo, tmp_path)
+    assert found["shortcuts"]["echo"]["difference"]["interval"][0] < 0.01
+    assert any("quote the wish 'Wants number 0 of" in one for one in faults(found))
+
+
+def test_rows_left_out_are_counted_on_the_screen(clean, tmp_path):
+    frame = clean.head(300).with_row_index("n")
+    frame = frame.with_columns(
+        rejected=pl.when(pl.col("n") < 2).then("chosen").otherwise("rejected"),
+        chosen=pl.when(pl.col("n") == 5).then(None).otherwise("chosen"),
+    )
+    frame.write_parquet(tmp_path / "x.parquet")
+    words = (
+        "audit",
+        tmp_path / "x.parquet",
+        "--scorers",
+        "text",
+        "--out",
+        tmp_path / "a",
+    )
+    done = simforge(*words)
+    assert done.status == 0, done.err
+    line = next(line for line in done.out.splitlines() if line.startswith("left out"))
+    assert line.startswith("left out  3 of 300 rows: ")
+    assert "2 the same text on both sides" in line and "1 a text is missing" in line
+    clean.head(300).write_parquet(tmp_path / "x.parquet")
+    assert "left out" not in simforge(*words).out
+
+
+def shapes_of(rows: list[dict[str, Any]], folder: Path, **columns: str) -> pairs.Pairs:
+    (folder / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return pairs.read(str(folder / "x.jsonl"), columns)
+
+
+def test_pairs_are_read_in_the_shapes_that_others_write(tmp_path):
+    labelled = [
+        {"q": "Why?", "one": f"a{n}", "two": f"b{n}", "better": better}
+        for n, better in enumerate(["one", "TWO", "model_b", "1", "tie", "??", None])
+    ]
+    read = shapes_of(labelled, tmp_path, prompt="q", a="one", b="two", label="better")
+    assert read.frame["chosen"].to_list() == ["a0", "b1", "b2", "a3"]
+    assert read.left_out == {"a tie": 1, "an unknown label": 2}
+    transcripts = [
+        {
+            "chosen": f"\n\nHuman: Hi {n}\n\nAssistant: Hello\n\nHuman: And?\n\nAssistant: Yes",
+            "rejected": f"\n\nHuman: Hi {n}\n\nAssistant: Hello\n\nHuman: And?\n\nAssistant: No",
+        }
+        for n in range(30)
+    ]
+    transcripts[0]["rejected"] = (
+        "\n\nHuman: Other\n\nAssistant: Oh\n\nHuman: x\n\nAssistant: y"
+    )
+    read = shapes_of(transcripts, tmp_path)
+    assert read.frame.select("prompt", "chosen", "rejected").row(0) == (
+        "And?",
+        "Yes",
+        "No",
+    )
+    assert sum(read.left_out.values()) == 30 - read.frame.height and read.note
+    chats = [
+        {
+            "chosen": [
+                {"role": "user", "content": "Q"},
+                {"role": "assistant", "content": f"y{n}"},
+            ],
+            "rejected": [
+                {"role": "user", "content": "Q"},
+                {"role": "assistant", "content": "n"},
+            ],
+        }
+        for n in range(3)
+    ]
+    for rows in (
+        chats,
+        [{side: json.dumps(row[side], indent=1) for side in row} for row in chats],
+    ):
+        read = shapes_of(rows, tmp_path)
+        assert read.frame["prompt"].to_list() == ["Q"] * 3
+        assert read.frame["chosen"].to_list() == ["y0", "y1", "y2"]
+    nested = [{"x": {"good": f"g{n}", "bad": "b"}, "who": {"id": n}} for n in range(3)]
+    read = shapes_of(
+        nested, tmp_path, chosen="x.good", rejected="x.bad", persona="who.id"
+    )
+    assert read.frame["chosen"].to_list() == ["g0", "g1", "g2"]
+    assert read.frame["persona"].to_list() == ["0", "1", "2"]
+    with pytest.raises(UsageError, match="a, b and label belong together"):
+        shapes_of(labelled, tmp_path, a="one", b="two")
+    numbers = [{**row, "better": n - 3} for n, row in enumerate(labelled)]
+    with pytest.raises(SourceError, match="do not say which answer is better: -3, -2"):
+        shapes_of(
+            [
+                {**row, "better": n}
+                for n, row in zip((-3, -2, 0), numbers[:3], strict=True)
+            ],
+            tmp_path,
+            a="one",
+            b="two",
+            label="better",
+        )

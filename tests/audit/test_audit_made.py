@@ -258,8 +258,15 @@ def _told(**more: Any) -> dict[str, Any]:
         "disagreement": {"conflict": none},
         "hygiene": {
             "pairs": 0,
+            "is_simforge": True,
             **dict.fromkeys(
-                ("repeated_by_one_person", "same_text", "empty", "near_duplicates"),
+                (
+                    "repeated",
+                    "repeated_by_others",
+                    "same_text",
+                    "empty",
+                    "near_duplicates",
+                ),
                 none,
             ),
             "refusals": {"both": none},
@@ -583,7 +590,10 @@ def test_users_who_object_are_seen_to(tmp_path):
         "user=scripted:scripts:objects_when_it_is_wrong",
     )
     assert simforge("generate", "--personas", 6, "--out", out, *models).status == 0
-    done = simforge("audit", out, "--probe", "--scorers", "text")
+    probe = ("audit", out, "--probe", "--scorers", "text")
+    done = simforge(*probe)
+    assert "is Python code" in done.out and "The users object" not in done.out
+    done = simforge(*probe, "--model", "scripted:scripts:objects_when_it_is_wrong")
     assert done.status == 0, done.err
     assert (
         "The users object to 100% of 30 plainly wrong answers" in done.out

@@ -73,8 +73,8 @@ def test_prompts_are_read_from_jsonl_csv_and_parquet_alike(tmp_path):
         ("p.csv", "question\nwhy\n", "has no column 'text'; its columns are: question"),
         ("p.jsonl", '{"text": "a"}\n{"text": " "}\n', "row 2 has no text"),
         ("p.jsonl", '{"text": 3}\n', "holds int, not text"),
-        ("p.txt", "why", "prompts come as .jsonl, .csv, .parquet"),
-        ("p.parquet", "not parquet", "cannot be read as PARQUET"),
+        ("p.txt", "why", "prompts come as .parquet, .jsonl, .json, .csv"),
+        ("p.parquet", "not parquet", "cannot be read as Parquet"),
     ],
 )
 def test_a_prompt_file_that_cannot_be_used_says_why(tmp_path, name, content, sentence):

@@ -88,6 +88,8 @@ class AuditOptions:
     "File of dialogues of real people, to compare the simulated ones with."
     probe: bool = False
     "True if the model that played the people is asked how they react to wrong answers."
+    model: str | None = None
+    "The model that is asked; by default the one that the dataset names."
     families: Sequence[str] = FAMILIES
     "Families of scorers to use."
 

@@ -179,7 +179,9 @@ def _measure(data: AuditData) -> Results:
         "dialogues": dialogues.measure(
             data.source, data.pairs.manifest, data.options.human
         ),
-        "push_back": pushback.measure(data.source, data.pairs.manifest)
+        "push_back": pushback.measure(
+            data.source, data.pairs.manifest, data.options.model
+        )
         if data.options.probe
         else {"wrong": not_measured(unprobed)},
     }

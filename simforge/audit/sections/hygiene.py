@@ -19,8 +19,21 @@ from simforge.audit.sections import (
 
 
 def _hygiene_findings(section: Results) -> Iterator[Finding]:
+    figure = section["repeated"]
+    if measured(figure) and figure["interval"][0] > 0.01:
+        yield (
+            FAULT,
+            f"{figure['value']:.0%} of the rows repeat another row: there are "
+            f"{section['different']} different pairs.",
+        )
+    figure = section["repeated_by_others"]
+    if not section["is_simforge"] and measured(figure) and figure["interval"][0] > 0.1:
+        yield (
+            DOUBT,
+            f"{figure['value']:.0%} of the pairs repeat another one under another person: there "
+            f"are {section['different']} different pairs, and intervals count those.",
+        )
     for name, what in (
-        ("repeated_by_one_person", "are repeated by one person"),
         ("same_text", "have the same text on both sides, or a missing text"),
         ("empty", "have an empty answer"),
     ):
@@ -47,7 +60,7 @@ def _hygiene_findings(section: Results) -> Iterator[Finding]:
 def _no_hygiene_problem(section: Results) -> Finding:
     """Finding that names the problems that were looked for and are absent."""
     checks = {
-        "repeated pairs": section["repeated_by_one_person"],
+        "repeated pairs": section["repeated"],
         "near-duplicates": section["near_duplicates"],
         "refusals on both sides": section["refusals"]["both"],
         **{
@@ -65,16 +78,25 @@ def _no_hygiene_problem(section: Results) -> Finding:
             DOUBT,
             "There are too few pairs to check for duplicates, leaks and refusals.",
         )
-    return GOOD, f"There are hardly any {', '.join(absent)}."
+    found = section["repeated_by_others"]
+    if not section["is_simforge"] and measured(found) and found["interval"][0] > 0.1:
+        absent = [name for name in absent if name != "repeated pairs"]
+    words = " and ".join([", ".join(absent[:-1]), absent[-1]] if absent[1:] else absent)
+    return GOOD, f"There are hardly any {words}."
 
 
 def _hygiene_rows(audit: Results) -> list[Row]:
     hygiene = audit["hygiene"]
     return [
         (
-            "pairs repeated by one person",
-            hygiene["repeated_by_one_person"],
+            "rows that repeat another row",
+            hygiene["repeated"],
             "below 0.01",
+        ),
+        (
+            "pairs that repeat another person's",
+            hygiene["repeated_by_others"],
+            "",
         ),
         ("near-duplicates of another pair", hygiene["near_duplicates"], "below 0.1"),
         ("both answers refuse", hygiene["refusals"]["both"], "below 0.01"),

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from simforge.dataset.manifest import Manifest
 
 
+MIN_DIFFERENCE = 0.3
+"Difference of a rule's accuracy between two wishes from which it is reported."
+
+
 def _shortcut_findings(section: Results) -> Iterator[Finding]:
     low, high = shortcuts.RULE_BOUNDS
     for name, figure in section["rules"].items():
@@ -51,6 +55,9 @@ def _shortcut_findings(section: Results) -> Iterator[Finding]:
             "Persona echo: chosen answers quote the person's wish "
             f"{figure['value']:.1%} more often than rejected ones.",
         )
+    else:
+        yield from _echo_by_wish(section.get("by_wish", {}))
+    yield from _rules_by_wish(section.get("by_wish", {}))
     figure = section["models"]
     if measured(figure) and figure["interval"][0] > high:
         yield (
@@ -60,14 +67,63 @@ def _shortcut_findings(section: Results) -> Iterator[Finding]:
         )
 
 
-def _no_shortcut(section: Results) -> Finding:
+def _echo_by_wish(by_wish: Results) -> Iterator[Finding]:
+    """Finding on the wish that is quoted most, where the average over all wishes hides it."""
+    quoted = {
+        wish: part["echo"]
+        for wish, part in by_wish.items()
+        if measured(part["echo"]) and part["echo"]["interval"][0] > 0.01
+    }
+    if quoted:
+        wish = max(quoted, key=lambda name: quoted[name]["value"])
+        yield (
+            FAULT,
+            f"Persona echo: chosen answers quote the wish '{_short(wish)}' "
+            f"{quoted[wish]['value']:.1%} more often than rejected ones.",
+        )
+
+
+def _rules_by_wish(by_wish: Results) -> Iterator[Finding]:
+    """Findings on rules that point in opposite directions for two wishes: each may decide its
+    labels, although the average over both looks harmless."""
+    for name in shortcuts.RULES:
+        rules = {
+            wish: part["rules"][name]
+            for wish, part in by_wish.items()
+            if measured(part["rules"][name]) and part["rules"][name]["applies"] >= 0.2
+        }
+        if len(rules) < 2:
+            continue
+        first = min(rules, key=lambda wish: rules[wish]["value"])
+        last = max(rules, key=lambda wish: rules[wish]["value"])
+        apart = rules[last]["value"] - rules[first]["value"]
+        if (
+            apart >= MIN_DIFFERENCE
+            and rules[first]["interval"][1] < rules[last]["interval"][0]
+        ):
+            yield (
+                DOUBT,
+                f"'{name.replace('_', ' ')} wins' is right in {rules[last]['value']:.0%} of the "
+                f"pairs for '{_short(last)}' and in {rules[first]['value']:.0%} for "
+                f"'{_short(first)}'. If no wish is about that, it is a shortcut.",
+            )
+
+
+def _short(wish: str) -> str:
+    return wish if len(wish) <= 60 else f"{wish[:57]}..."
+
+
+def _no_shortcut(section: Results, findings: list[Finding]) -> Finding:
+    """Finding that names the rules that were tried and are not in any of the other findings."""
     low, high = shortcuts.RULE_BOUNDS
+    doubted = " ".join(text for _, text in findings)
     tried = [
         name.replace("_", " ")
         for name, figure in section["rules"].items()
         if measured(figure)
         and figure["n"] >= MIN_PAIRS
         and low <= figure["value"] <= high
+        and f"'{name.replace('_', ' ')} wins'" not in doubted
     ]
     if not tried:
         return (
@@ -162,18 +218,23 @@ def _measure(data: AuditData) -> Results:
     owners = data.pairs.owners
     return {
         "shortcuts": {
-            "rules": shortcuts.rules(chosen, rejected),
+            "rules": shortcuts.rules(chosen, rejected, owners),
             "length": shortcuts.length(chosen, rejected, owners),
             "models": shortcuts.winning_model(frame),
             "echo": shortcuts.echo(frame, owners),
+            "by_wish": shortcuts.by_wish(frame, data.pairs.wishes, owners),
             "human": shortcuts.HUMAN_LONGER_SHARE,
         }
     }
 
 
 def _findings(results: Results) -> Iterator[Finding]:
-    found = list(_shortcut_findings(results["shortcuts"]))
-    yield from found or [_no_shortcut(results["shortcuts"])]
+    findings = list(_shortcut_findings(results["shortcuts"]))
+    yield from findings
+    if not any(weight == FAULT for weight, _ in findings):
+        nothing = _no_shortcut(results["shortcuts"], findings)
+        if not findings or nothing[0] == GOOD:
+            yield nothing
 
 
 def _rows(results: Results) -> Iterator[tuple[str, list[Row]]]:
