@@ -194,7 +194,7 @@ def _export(options: argparse.Namespace) -> int:
     from simforge.hub import loading
 
     with loading.read_errors(options.source), use_of(options.source):
-        count = views.export(
+        exported = views.export(
             options.source,
             options.view,
             options.to,
@@ -204,9 +204,11 @@ def _export(options: argparse.Namespace) -> int:
         )
         pairs = sum(loading.manifest(options.source)["counts"]["preferences"].values())
     say(
-        f"{count:,} rows are in {options.to}, as {options.view} ({options.source} has "
+        f"{exported.rows:,} rows are in {options.to}, as {options.view} ({options.source} has "
         f"{pairs:,} pairs in all splits)."
     )
+    for note in exported.notes:
+        say(f"  left out: {note}")
     return 0
 
 

@@ -331,8 +331,15 @@ def _provenance(manifest: Manifest) -> str:
         if manifest["spent"] is not None
         else ""
     )
+    used = sum(usage["calls"] for usage in manifest["used"].values())
+    shared = (
+        f"; dialogues that share answers used them {used:,} times"
+        if used > calls
+        else ""
+    )
     lines.append(
-        f"- Usage: {calls:,} model calls, {sum(tokens):,} tokens read and written{spent}."
+        f"- Usage: {calls:,} model replies, {sum(tokens):,} tokens read and "
+        f"written{spent}{shared}."
     )
     lines.append(
         f"- Seed {manifest['seed']}, digest `{manifest['digest']}`, SimForge "

@@ -114,7 +114,11 @@ class Manifest(TypedDict, total=False):
     fidelity: JsonObject | None
     samples: list[JsonObject]
     usage: dict[str, dict[str, int]]
-    "Calls and tokens by role."
+    "Calls and tokens of the replies in the ledger, by role: each reply counts once."
+    used: dict[str, dict[str, int]]
+    "Calls and tokens by role, where a reply counts for each dialogue that used it."
+    rating_scale: list[int]
+    "Lowest and highest rating, if a judge rates answers."
     files: dict[str, FileEntry]
     environment: dict[str, str]
     spent: float | None

@@ -27,6 +27,7 @@ from simforge.dataset.manifest import (
 from simforge.errors import UsageError
 from simforge.identity import file_sha256
 from simforge.personas.cast import PACK_METADATA_KEY
+from simforge.personas.pack import need_texts
 
 TEXT_FILES = ("README.md", croissant.FILE_NAME, "manifest.json")
 "Texts of every published version."
@@ -36,7 +37,7 @@ OUR_FILES = (*TEXT_FILES, *OPTIONAL_FILES)
 "All files of a published version besides its data."
 
 
-IGNORED_KEYS = ("environment", "spent", "usage", "optional_files")
+IGNORED_KEYS = ("environment", "spent", "usage", "used", "optional_files")
 "Manifest keys that are ignored when two versions are compared."
 
 
@@ -206,6 +207,10 @@ def _sensitive_columns(folder: Path) -> dict[str, list[str]]:
     columns_by_table = {"personas": sensitive_columns}
     if any(sensitive_traits & variables_of(fact) for fact in pack.get("facts", ())):
         columns_by_table["turns"] = ["disclosed"]
+    needs = [text for need in pack.get("needs") or () for text in need_texts(need)]
+    if any(sensitive_traits & variables_of(text) for text in needs):
+        columns_by_table["dialogues"] = ["need", "goals"]
+        columns_by_table["turns"] = [*columns_by_table.get("turns", []), "goals"]
     if "text" in sensitive_columns:
         columns_by_table["judgments"] = ["reasons_ab", "reasons_ba"]
     return columns_by_table

@@ -57,7 +57,7 @@ def load_prices(path: Path | None) -> dict[str, Price]:
     try:
         document = documents.read_file(path)
     except SourceError as problem:
-        raise UsageError(f"--prices: {problem}") from None
+        raise UsageError(f"--prices cannot be read: {problem}") from None
     prices, mistakes = {}, []
     for name, value in document.value.items():
         part = documents.Document(

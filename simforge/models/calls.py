@@ -88,7 +88,7 @@ class Calls:
             n=n,
         )
         replies = (
-            [await self._reply_to(spec, model, request)]
+            [await self._reply_to(spec, model, request, role)]
             if n == 1 or provider_of(spec.reference).draws_many
             else []
         )
@@ -100,7 +100,7 @@ class Calls:
                 for number in range(received, n)
             ]
             replies += await asyncio.gather(
-                *(self._reply_to(spec, model, single) for single in remaining)
+                *(self._reply_to(spec, model, single, role) for single in remaining)
             )
         reply = combine_replies(replies) if len(replies) > 1 else replies[0]
         used = replace(Usage.of(reply), calls=len(replies))
@@ -114,7 +114,7 @@ class Calls:
         the reply is not a number."""
         spec, model = self.roles.models[role]
         request = ChatRequest(spec.fingerprint, messages, Sampling(0.0, 1.0, 1), 0)
-        reply = await self._reply_to(spec, model, request)
+        reply = await self._reply_to(spec, model, request, role)
         used = Usage.of(reply)
         self.usage[role] = self.usage.get(role, Usage()) + used
         if self.roles.on_reply is not None:
@@ -130,13 +130,14 @@ class Calls:
         return number
 
     async def _reply_to(
-        self, spec: ModelSpec, model: Model, request: ChatRequest
+        self, spec: ModelSpec, model: Model, request: ChatRequest, role: Role
     ) -> ChatReply:
         """Return the reply from the ledger, or from a new call."""
         return (
             await self.roles.ledger.answer(
                 request,
                 lambda unanswered: self._call_within_budget(spec, model, unanswered),
+                role,
             )
         )[0]
 

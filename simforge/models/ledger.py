@@ -110,8 +110,11 @@ class Ledger:
     def __len__(self) -> int:
         return len(self._index)
 
-    async def answer(self, request: ChatRequest, call: Call) -> tuple[ChatReply, bool]:
-        """Return the reply to a request, and whether a new call was made for it."""
+    async def answer(
+        self, request: ChatRequest, call: Call, role: str = ""
+    ) -> tuple[ChatReply, bool]:
+        """Return the reply to a request, and whether a new call was made for it. `role` is
+        recorded with a new reply."""
         key = request_key(request)
         reply = self._look_up(key)
         if reply is not None:
@@ -119,7 +122,7 @@ class Ledger:
         if key in self._in_flight:
             return await asyncio.shield(self._in_flight[key]), False
         # A separate task: if one dialogue gives up, others still get the reply they wait for.
-        task = asyncio.create_task(self._call_and_record(key, request, call))
+        task = asyncio.create_task(self._call_and_record(key, request, call, role))
         task.add_done_callback(_retrieve_exception)
         if self._persist_task is None:
             self._persist_task = asyncio.create_task(self._persist())
@@ -127,11 +130,11 @@ class Ledger:
         return await asyncio.shield(task), True
 
     async def _call_and_record(
-        self, key: bytes, request: ChatRequest, call: Call
+        self, key: bytes, request: ChatRequest, call: Call, role: str
     ) -> ChatReply:
         try:
             reply = await call(request)
-            self._append(key, request.model, reply)
+            self._append(key, request.model, role, reply)
             return reply
         finally:
             del self._in_flight[key]
@@ -185,14 +188,14 @@ class Ledger:
                 return _decode_reply(json.loads(line)["reply"])
         return None
 
-    def _append(self, key: bytes, model: str, reply: ChatReply) -> None:
+    def _append(self, key: bytes, model: str, role: str, reply: ChatReply) -> None:
         if self._writer is None:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             path = self._folder / f"{uuid.uuid4().hex}.jsonl"
             self._files.append(path)
             self._segment = len(self._files) - 1
             self._writer = io.FileIO(path, "x", opener=_open_private)
-        line = _encode_line(key, model, reply)
+        line = _encode_line(key, model, role, reply)
         if self._writer.write(line) != len(line):
             self._writer.truncate(self._offset)
             raise OSError(
@@ -368,6 +371,15 @@ def segments(folder: Path | str, remote_folders: list[RemoteFolder]) -> list[Pat
 def usage_by_model(folder: Path | str) -> dict[str, Usage]:
     """Sum up the usage of all replies in a ledger folder, by the fingerprint of their model."""
     usage: dict[str, Usage] = {}
+    for (model, _), used in usage_of(folder).items():
+        usage[model] = usage.get(model, Usage()) + used
+    return usage
+
+
+def usage_of(folder: Path | str) -> dict[tuple[str, str], Usage]:
+    """Sum up the usage of all replies in a ledger folder, by the fingerprint of their model and
+    the role that asked first."""
+    usage: dict[tuple[str, str], Usage] = {}
     remote_folders: list[RemoteFolder] = []
     seen: set[bytes] = set()
     for path in segments(folder, remote_folders):
@@ -377,7 +389,8 @@ def usage_by_model(folder: Path | str) -> dict[str, Usage]:
                 seen.add(key)
                 entry = json.loads(line)
                 used = Usage.of(_decode_reply(entry["reply"]))
-                usage[entry["model"]] = usage.get(entry["model"], Usage()) + used
+                source = entry["model"], entry["role"]
+                usage[source] = usage.get(source, Usage()) + used
     for remote_folder in remote_folders:
         remote_folder.close()
     return usage
@@ -452,7 +465,7 @@ def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o600)
 
 
-def _encode_line(key: bytes, model: str, reply: ChatReply) -> bytes:
+def _encode_line(key: bytes, model: str, role: str, reply: ChatReply) -> bytes:
     """Encode a reply as a line. Key and digest come first, so that they can be read without
     the rest."""
     content: JsonObject = {
@@ -471,7 +484,7 @@ def _encode_line(key: bytes, model: str, reply: ChatReply) -> bytes:
         ]
     if reply.thinking_tokens:
         content["thinking_tokens"] = reply.thinking_tokens
-    body = _ENCODER.encode({"model": model, "reply": content})
+    body = _ENCODER.encode({"model": model, "role": role, "reply": content})
     rest = f'", {body[1:]}\n'.encode()
     hex_key = key.hex().encode()
     return b"".join([_START, hex_key, _BETWEEN, _line_digest(hex_key, rest), rest])

@@ -173,17 +173,34 @@ class Cast:
                 f"{self.name}: `facts` do not render for person {index}: {problem}."
             ) from None
 
-    def need(self, number: int, seed: int) -> tuple[str | None, tuple[str, ...]]:
-        """Return the need of the person of dialogue `number` and the goals behind it. Needs
-        repeat only after all have been used."""
+    def need(
+        self, number: int, person: int, seed: int
+    ) -> tuple[str | None, tuple[str, ...]]:
+        """Return the need of the person of dialogue `number` and the goals behind it, filled
+        with the person's traits. Needs repeat only after all have been used."""
         if not self.pack.needs:
             return None, ()
         need = shuffled_item(self.pack.needs, number, seed, "needs")
-        return (
-            (need, ())
-            if isinstance(need, str)
-            else next((name, tuple(goals)) for name, goals in need.items())
-        )
+        name, goals = (need, []) if isinstance(need, str) else next(iter(need.items()))
+        return self.fill(name, person), tuple(self.fill(goal, person) for goal in goals)
+
+    def fill(self, template: str, person: int) -> str:
+        """Fill a template with the traits of a person; most have nothing to fill."""
+        if "{" not in template:
+            return template
+        try:
+            text = compile_template(template).render(self.traits(person))
+        except (
+            TemplateError,
+            ArithmeticError,
+            TypeError,
+            ValueError,
+            LookupError,
+        ) as problem:
+            raise UsageError(
+                f"{self.name}: {template!r} does not render for person {person}: {problem}."
+            ) from None
+        return " ".join(text.split())
 
 
 def sample_cast(pack: Pack, n: int, seed: int, name: str = "") -> Cast:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, cast
 
@@ -223,6 +223,13 @@ def _know_distributions() -> None:
         )
     for model in (Draw, Trait, Pack):
         model.model_rebuild(force=True)
+
+
+def need_texts(need: str | Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the texts of a need: its phrase, and the goals behind it."""
+    if isinstance(need, str):
+        return [need]
+    return [text for phrase, goals in need.items() for text in (phrase, *goals)]
 
 
 def matches_pattern(pattern: str, text: str) -> bool:

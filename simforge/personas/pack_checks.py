@@ -26,6 +26,7 @@ from simforge.personas.pack import (
     Pack,
     Target,
     Trait,
+    need_texts,
     parse_range,
     value_text,
 )
@@ -107,15 +108,39 @@ class _PackChecker:
                 self._check_source_column(path, trait)
             if trait.draw is not None:
                 self._check_draw((*path, "draw"), name, trait, trait.draw, {})
+                self._check_upper_end((*path, "draw"), trait, trait.draw)
         self._check_cycles()
         self._check_correlated()
         self._check_conditions()
         for number, target in enumerate(self.pack.targets):
             self._check_target(("targets", number), target)
         self._check_template(("text",), self.pack.text)
+        for number, fact in enumerate(self.pack.facts):
+            self._check_template(("facts", number), fact, may_be_empty=True)
+        for number, need in enumerate(self.pack.needs):
+            for text in need_texts(need):
+                self._check_template(("needs", number), text)
         if self.pack.portrait is not None:
             self._check_writer(("portrait",), self.pack.portrait)
         return self.mistakes
+
+    def _check_upper_end(self, path: KeyPath, trait: Trait, draw: Draw) -> None:
+        """Refuse an integer whose largest value is never drawn: the drawn number is rounded
+        down, so a distribution's upper end is excluded."""
+        ends = [
+            None if leaf.distribution is None else leaf.distribution.support[1]
+            for leaf in draw.leaves({})
+        ]
+        known = [end for end in ends if end is not None]
+        if trait.type != "integer" or trait.maximum is None or len(known) < len(ends):
+            return
+        if known and max(known) == trait.maximum:
+            self.add_mistake(
+                path,
+                f"{trait.maximum:g} is never drawn: a whole number is the drawn number rounded "
+                f"down, so the upper end is excluded. Write {trait.maximum + 1:g} as the upper "
+                f"end (or {trait.maximum - 1:g} as `maximum`)",
+            )
 
     def _reference_problem(self, used: str, owner: str) -> str | None:
         if used == owner:
@@ -545,7 +570,9 @@ class _PackChecker:
                     f"{name} is never {text!r}{suggest(text, values or ())}",
                 )
 
-    def _check_template(self, path: KeyPath, template: str) -> None:
+    def _check_template(
+        self, path: KeyPath, template: str, may_be_empty: bool = False
+    ) -> None:
         """Check a template over traits by rendering it once with placeholder values."""
         try:
             unknown = template_variables(template) - self.trait_names
@@ -555,6 +582,7 @@ class _PackChecker:
                 )
             if (
                 not unknown
+                and not may_be_empty
                 and not sandbox.compile_template(template)
                 .render(self._placeholder_person())
                 .strip()

@@ -41,7 +41,7 @@ from simforge.run.plan import Plan, make_plan
 from simforge.run.progress import Display
 from simforge.run.sealing import model_summaries, seal
 from simforge.run.shards import Job
-from simforge.run.spending import budget_of, spent_so_far
+from simforge.run.spending import budget_of, paid_usage, spent_so_far
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,10 @@ def generate(options: Options, display: Display) -> Run:
             ledger.compact(folder.default_ledger)
         check_failures(total, options.max_failures)
         spent = spent_so_far(folder.ledger, specs, budget.prices) if budget else None
-        manifest = seal(folder, plan, model_summaries(specs, recipe), total, spent)
+        paid = paid_usage(folder.ledger, specs)
+        manifest = seal(
+            folder, plan, model_summaries(specs, recipe), total, paid, spent
+        )
         _quick_audit(options.out)
     except (UsageError, ModelError):
         folder.abandon()

@@ -186,17 +186,15 @@ class Plan:
                 index // self.recipe.prompts.per_persona,
                 -(-self.recipe.prompts.per_persona // len(kinds)),
             )
-            return (
-                kind,
-                shuffled_item(
-                    needs,
-                    person * per_kind + number // len(kinds),
-                    self.seed,
-                    f"needs/{kind}",
-                ),
-                (),
+            need = shuffled_item(
+                needs,
+                person * per_kind + number // len(kinds),
+                self.seed,
+                f"needs/{kind}",
             )
-        return (kind, *self.cast.need(index, self.seed))
+            return kind, self.cast.fill(need, person), ()
+        person = index // self.recipe.prompts.per_persona
+        return (kind, *self.cast.need(index, person, self.seed))
 
     def group(self, person: int) -> int:
         """Return the number of the group that gets the same prompts; a single last person

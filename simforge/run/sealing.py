@@ -8,7 +8,7 @@ import platform
 import shutil
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from simforge import __version__, catalog
+from simforge.catalog import templates
 from simforge.dataset import card, croissant, licences, selection, tables
 from simforge.dataset.audit_files import AUDIT
 from simforge.dataset.duplicates import DuplicateFilter
@@ -26,6 +27,7 @@ from simforge.dataset.writing import disk_errors, write_atomically
 from simforge.dialogue import style
 from simforge.identity import file_sha256
 from simforge.judging import reliability
+from simforge.judging.forms import FORMS
 from simforge.models.contract import ModelSpec
 from simforge.personas.cast import PACK_METADATA_KEY
 from simforge.personas.files import pack_metadata
@@ -49,16 +51,19 @@ def seal(
     plan: Plan,
     models: Mapping[Role, ModelEntry],
     totals: Tally,
+    paid: Mapping[Role, Usage],
     spent: float | None,
 ) -> Manifest:
-    """Merge the parts into tables, write card and manifest, and return the manifest. `spent` is
-    the cost of the run, if it was counted."""
+    """Merge the parts into tables, write card and manifest, and return the manifest. `paid` are
+    the replies in the ledger, `spent` is the cost of the run, if it was counted."""
     with disk_errors(folder.path):
         staging = folder.work / "sealing"
         shutil.rmtree(staging, ignore_errors=True)
         sealed = _write_tables(folder, plan, staging)
         manifest = _manifest(folder, plan, models, totals, sealed, staging) | {
-            "spent": spent
+            "usage": _counts_by_role(paid),
+            "used": _counts_by_role(totals.usage),
+            "spent": spent,
         }
         for name in ("manifest.json", "README.md", croissant.FILE_NAME, AUDIT):
             (folder.path / name).unlink(missing_ok=True)
@@ -171,8 +176,6 @@ def _manifest(
             "rows": metadata.num_rows,
             "uncompressed": sum(group.total_byte_size for group in groups),
         }
-    usage = totals.as_dict()["usage"]
-    names = [usage_field.name for usage_field in fields(Usage)]
     return {
         "simforge": __version__,
         "schema_version": tables.SCHEMA_VERSION,
@@ -206,15 +209,25 @@ def _manifest(
         ),
         "dropped": selection.drop_rates(staging, plan.cast.pack, plan.space),
         "judges": sealed.judges,
+        **_rating_scale(plan),
         "fidelity": style.summary(staging),
         "samples": _samples(staging / "data" / "preferences"),
-        "usage": {
-            role: dict(zip(names, counts, strict=True))
-            for role, counts in sorted(usage.items())
-        },
         "files": files,
         "environment": _environment(),
     }
+
+
+def _rating_scale(plan: Plan) -> Manifest:
+    """The scale on which a judge rates answers; empty if none does."""
+    judge = plan.recipe.judge
+    if judge is None:
+        return {}
+    front = templates.load(judge.generator).front
+    return {"rating_scale": list(front.scale)} if FORMS.find(front.form).rates else {}
+
+
+def _counts_by_role(usage: Mapping[Role, Usage]) -> dict[str, dict[str, int]]:
+    return {role: asdict(used) for role, used in sorted(usage.items())}
 
 
 def _samples(folder: Path) -> list[JsonObject]:

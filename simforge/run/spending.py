@@ -7,9 +7,9 @@ from pathlib import Path
 from simforge.errors import UsageError
 from simforge.models.budget import Budget, Price, load_prices, price_of
 from simforge.models.contract import ModelSpec
-from simforge.models.ledger import usage_by_model
+from simforge.models.ledger import usage_by_model, usage_of
 from simforge.run.options import Options
-from simforge.types import Role
+from simforge.types import Role, Usage
 
 
 def budget_of(options: Options, specs: dict[Role, ModelSpec]) -> Budget | None:
@@ -28,6 +28,18 @@ def budget_of(options: Options, specs: dict[Role, ModelSpec]) -> Budget | None:
             )
         model_prices[spec.reference] = price
     return Budget(options.budget, model_prices)
+
+
+def paid_usage(ledger: Path | str, specs: dict[Role, ModelSpec]) -> dict[Role, Usage]:
+    """The replies that the ledger holds of the models of a run, by the role that asked first:
+    each once, however many people used it. A ledger that several runs share holds those of the
+    other runs too."""
+    fingerprints = {spec.fingerprint for spec in specs.values()}
+    usage: dict[Role, Usage] = {}
+    for (model, role), used in usage_of(ledger).items():
+        if model in fingerprints:
+            usage[role] = usage.get(role, Usage()) + used
+    return usage
 
 
 def spent_so_far(

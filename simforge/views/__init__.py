@@ -4,14 +4,16 @@
 
 Each view is a module of this package. Its docstring names the readers of the format and where
 the format is documented; `frame` builds the rows. An optional function `refuses` returns the
-reason why a dataset cannot be shown in this form, and `SYSTEM = False` means that the format
-has no place for a system message. Views are found by module name: to add one, add a file.
+reason why a dataset cannot be shown in this form, an optional function `notes` returns what the
+rows leave out, in sentences, and `SYSTEM = False` means that the format has no place for a system
+message. Views are found by module name: to add one, add a file.
 """
 
 from __future__ import annotations
 
 import json
 import pkgutil
+import traceback
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -34,6 +36,15 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".parquet", ".jsonl", ".json")
 "Supported file suffixes; the suffix decides the format."
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A written view."""
+
+    rows: int
+    notes: list[str]
+    "Sentences about what the rows leave out."
 
 
 class ViewModule(Protocol):
@@ -109,7 +120,7 @@ def view(name: str) -> ViewModule:
     if name.endswith(".py"):
         module = module_of_file(Path(name).expanduser())
         if not hasattr(module, "frame"):
-            raise UsageError(f"{name} is no view: it needs a function frame(run).")
+            raise UsageError(f"{name} is not a view: it needs a function frame(run).")
         return cast(ViewModule, module)
     if name not in names():
         raise NotFound("view", name, names())
@@ -137,9 +148,11 @@ def rows(
             f"--system: the format {name} has no place for a wish before the prompt; omit --system."
         )
     try:
-        frame = view_module.frame(run)
+        frame = _frame_of(view_module, run, name)
         frame.collect_schema()
     except pl.exceptions.ColumnNotFoundError as problem:
+        if name.endswith(".py"):
+            raise UsageError(f"{name}: {str(problem).splitlines()[0]}.") from None
         missing = (
             str(problem).split('"')[1]
             if '"' in str(problem)
@@ -153,6 +166,30 @@ def rows(
     return frame
 
 
+def _frame_of(view_module: ViewModule, run: ViewSource, name: str) -> pl.LazyFrame:
+    """Build the rows of a view; the mistakes of a user's own view are told with their line."""
+    import polars as pl
+
+    if not name.endswith(".py"):
+        return view_module.frame(run)
+    try:
+        frame = view_module.frame(run)
+    except pl.exceptions.ColumnNotFoundError:
+        raise
+    except Exception as problem:  # a user's own code may raise anything
+        line = traceback.extract_tb(problem.__traceback__)[-1].lineno
+        raise UsageError(
+            f"{name}, line {line}: frame(run) failed: {type(problem).__name__}: {problem}."
+        ) from None
+    if isinstance(frame, pl.DataFrame):
+        return frame.lazy()
+    if not isinstance(frame, pl.LazyFrame):
+        raise UsageError(
+            f"{name}: frame(run) must return a polars frame, not {type(frame).__name__}."
+        )
+    return frame
+
+
 def export(
     source: str | Path,
     name: str,
@@ -160,9 +197,9 @@ def export(
     split: str | None = "train",
     system: bool = False,
     where: str | None = None,
-) -> int:
-    """Write a view to a file, and return the number of rows. Raises what `rows` raises,
-    `UsageError` for an unknown file suffix, and `SourceError` if there are no rows."""
+) -> Exported:
+    """Write a view to a file. Raises what `rows` raises, `UsageError` for an unknown file suffix,
+    and `SourceError` if there are no rows."""
     if path.suffix not in SUFFIXES:
         raise UsageError(f"{path}: a view is written as {', '.join(SUFFIXES)}.")
     frame = rows(source, name, split, system, where)
@@ -175,12 +212,22 @@ def export(
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+    notes = getattr(view(name), "notes", None)
+    left_out = notes(ViewSource(str(source), split, system, where)) if notes else []
     if not count:
         part = f" in the split {split}" if split else ""
+        reason = "docs/datasets.md says what the format needs"
+        if where is not None and not _has_pairs(source, split, where):
+            reason = f"no pair{part} satisfies --where {where!r}"
         raise SourceError(
-            f"{source} has no rows for {name}{part}: docs/datasets.md says what the format needs."
+            f"{source} has no rows for {name}{part}: {'; '.join(left_out) or reason}."
         )
-    return count
+    return Exported(count, left_out)
+
+
+def _has_pairs(source: str | Path, split: str | None, where: str) -> bool:
+    pairs = ViewSource(str(source), split, where=where).table()
+    return pairs.limit(1).collect().height > 0
 
 
 def _write(frame: pl.LazyFrame, path: Path, suffix: str) -> int:

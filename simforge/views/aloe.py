@@ -3,20 +3,33 @@ the rejected answer, which of them the dialogue continued with, and what had bee
 the person (Wu et al. 2024, arXiv 2410.03642; `simforge generate aloe`).
 
 `personality` describes in words what the person likes in an answer. SimForge infers a single
-text, which is stored in `inferred_profile`; `inferred_personality` is empty. A dialogue is cut
-before its first turn without a preference, since the format cannot express a tie.
+text, which is stored in `inferred_profile`; `inferred_personality` is empty.
+
+`rejected` is a list, of which the authors' DPO script draws one; `chosen` names the key of the
+answer with which the dialogue went on, `preferred` or `continued`. That script takes a pair from
+every turn, so a dialogue is cut before its first turn without a preference: there is no tie in the
+format. Their SFT script reads ten turns of each dialogue.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import polars as pl
+
 if TYPE_CHECKING:
     from simforge.dataset.manifest import Manifest
     from simforge.views import ViewSource
-import polars as pl
 
 SYSTEM = False
+
+
+SFT_TURNS = 10
+"Turns that the authors' SFT script reads of each dialogue."
+
+
+WITHOUT_GAP = pl.col("turn") == pl.int_range(pl.len()).over("dialogue_id")
+"Whether all earlier turns of the dialogue have a preference."
 
 
 def refuses(manifest: Manifest) -> str | None:
@@ -35,36 +48,16 @@ def refuses(manifest: Manifest) -> str | None:
 
 
 def frame(run: ViewSource) -> pl.LazyFrame:
-    continued = run.table("candidates").select("continued", chosen_id="id")
-    pairs = (
-        run.table()
-        .filter(pl.col("own_dialogue"), pl.col("dimension").is_null())
-        .join(continued, on="chosen_id", how="left")
-        .select(
-            "dialogue_id",
-            "turn",
-            preferred=pl.col("chosen").list.first().struct.field("content"),
-            rejected=pl.col("rejected").list.first().struct.field("content"),
-            chosen=pl.when("continued")
-            .then(pl.lit("preferred"))
-            .otherwise(pl.lit("rejected")),
-        )
-    )
     turn = pl.struct(
         user="text",
-        assistant=pl.struct("preferred", "rejected"),
+        assistant=pl.struct("preferred", "rejected", "continued"),
         chosen="chosen",
         inferred_profile=pl.col("inferred").fill_null(""),
         inferred_personality=pl.lit(""),
     )
-    turns = (
-        run.table("turns")
-        .join(pairs, on=["dialogue_id", "turn"], how="inner")
-        .sort("dialogue_id", "turn")
-    )
-    without_gap = pl.col("turn") == pl.int_range(pl.len()).over("dialogue_id")
     dialogues = (
-        turns.filter(without_gap)
+        _turns(run)
+        .filter(WITHOUT_GAP)
         .group_by("dialogue_id", maintain_order=True)
         .agg(conversations=turn)
     )
@@ -79,4 +72,60 @@ def frame(run: ViewSource) -> pl.LazyFrame:
             personality=run.wishes("profile"),
             conversations="conversations",
         )
+    )
+
+
+def notes(run: ViewSource) -> list[str]:
+    """Say how many pairs come after a turn without a preference, and how many dialogues are
+    too short for the authors' SFT script."""
+    turns = _turns(run).with_columns(kept=WITHOUT_GAP).collect()
+    lost = turns.filter(~pl.col("kept"))
+    lengths = turns.filter("kept").group_by("dialogue_id").len()
+    short = lengths.filter(pl.col("len") < SFT_TURNS).height
+    sentences = []
+    if lost.height:
+        sentences.append(
+            f"{lost.height:,} turns of {lost['dialogue_id'].n_unique():,} dialogues come after a "
+            "turn without a preference, which the format cannot express"
+        )
+    if short:
+        sentences.append(
+            f"{short:,} of {lengths.height:,} dialogues have fewer than {SFT_TURNS} turns, which "
+            "ALOE's SFT script needs (its DPO script does not)"
+        )
+    return sentences
+
+
+def _turns(run: ViewSource) -> pl.LazyFrame:
+    """The turns with a preference: the preferred answer, those that it was preferred to, and the
+    answer with which the dialogue went on."""
+    went_on = run.table("candidates").filter("continued")
+    continued = went_on.select(
+        "dialogue_id", "turn", continued="text", continued_id="id"
+    )
+    pairs = (
+        run.table()
+        .filter(pl.col("own_dialogue"), pl.col("dimension").is_null())
+        .group_by("dialogue_id", "turn", maintain_order=True)
+        .agg(
+            preferred=pl.col("chosen").first().list.first().struct.field("content"),
+            preferred_id=pl.col("chosen_id").first(),
+            rejected=pl.col("rejected")
+            .list.first()
+            .struct.field("content")
+            .unique(maintain_order=True),
+        )
+    )
+    is_preferred = pl.col("continued_id") == pl.col("preferred_id")
+    return (
+        run.table("turns")
+        .join(pairs, on=["dialogue_id", "turn"], how="inner")
+        .join(continued, on=["dialogue_id", "turn"], how="left")
+        .with_columns(
+            continued=pl.col("continued").fill_null(pl.col("preferred")),
+            chosen=pl.when(is_preferred.fill_null(True))
+            .then(pl.lit("preferred"))
+            .otherwise(pl.lit("continued")),
+        )
+        .sort("dialogue_id", "turn")
     )

@@ -1,7 +1,8 @@
 """View in the format of PRISM's table `survey`: who the people are, what they use language
 models for, and their own rating of how much eight qualities matter to them (Kirk et al. 2024,
 arXiv 2404.16019; `simforge generate prism`). `self_description` is the person's text and
-`system_string` what they like in an answer; locations are regions of the world.
+`system_string` what they like in an answer. Of the columns of `location`, `special_region` (the
+region of the world that the authors derived) is known; the others are null.
 """
 
 from __future__ import annotations
@@ -41,6 +42,20 @@ STATED_PREFERENCES = (
 )
 
 
+LOCATION_COLUMNS = (
+    "birth_country",
+    "birth_countryISO",
+    "birth_region",
+    "birth_subregion",
+    "reside_country",
+    "reside_countryISO",
+    "reside_region",
+    "reside_subregion",
+    "same_birth_reside_country",
+)
+"Columns of a person's location in PRISM besides `special_region`."
+
+
 def refuses(manifest: Manifest) -> str | None:
     needed = (
         *LM_COLUMNS,
@@ -78,5 +93,8 @@ def frame(run: ViewSource) -> pl.LazyFrame:
         **{name: pl.col(name) for name in DEMOGRAPHICS},
         religion=pl.struct(simplified="religion"),
         ethnicity=pl.struct(simplified="ethnicity"),
-        location=pl.struct(birth_region="region"),
+        location=pl.struct(
+            *(pl.lit(None, pl.String).alias(name) for name in LOCATION_COLUMNS),
+            special_region="region",
+        ),
     )

@@ -68,7 +68,6 @@ def frame(run: ViewSource) -> pl.LazyFrame:
 def answers(run: ViewSource) -> pl.LazyFrame:
     """Scan the rated answers, numbered within their turn."""
     rated = run.table("candidates").filter(pl.col("rating").is_not_null())
-    model_parts = pl.col("model").str.split_exact(":", 1)
     return rated.select(
         "dialogue_id",
         "turn",
@@ -76,8 +75,18 @@ def answers(run: ViewSource) -> pl.LazyFrame:
         interaction_id=pl.concat_str("dialogue_id", pl.lit("/"), "turn"),
         within_turn_id=pl.int_range(pl.len()).over("dialogue_id", "turn"),
         model_response="text",
-        model_name=model_parts.struct.field("field_1"),
-        model_provider=model_parts.struct.field("field_0"),
+        **model_columns(),
         score=pl.col("rating").round().cast(pl.Int64),
         if_chosen="continued",
     )
+
+
+def model_columns() -> dict[str, pl.Expr]:
+    """Name and provider of a model. The name is everything after the first colon, since names
+    and URLs may hold more of them; that of `scripted:` is its provider's."""
+    provider = pl.col("model").str.extract(r"^([^:]*):")
+    name = pl.col("model").str.replace(r"^[^:]*:", "")
+    return {
+        "model_name": pl.when(name == "").then(provider).otherwise(name),
+        "model_provider": provider,
+    }

@@ -32,7 +32,7 @@ PACK = (
     + """\
 traits:
   team: {type: string, draw: {categories: {red: 0.25, blue: 0.75}}}
-  age: {type: integer, minimum: 20, maximum: 40, draw: {given: team, table: {
+  age: {type: integer, minimum: 20, maximum: 39, draw: {given: team, table: {
     red: {histogram: {edges: [20, 30], weights: [1]}}, blue: {histogram: {edges: [30, 40], weights: [1]}}}}}
   fit: {type: boolean, draw: {given: age, table: {20-29: {chance: 0.5}, 30-40: {chance: 0.1}}}}
 text: "{{ team }} {{ age }}"
@@ -619,11 +619,11 @@ def test_any_valid_pack_draws_people_who_fit_its_own_schema(
         (TEAM, "{given: fit, table: {true: {one_of: [red]}, false: {one_of: [blue]}}}",
          "goes round in a circle: (team → fit → age → team|fit → age → team → fit|age → team → "
          "fit → age)"),
-        ("30-40:", "31-40:", "does not cover age from 20 to 40, and has no default"),
+        ("30-40:", "31-40:", "does not cover age from 20 to 39, and has no default"),
         ("30-40:", "25-40:", "the ranges 20-29 and 25-40 overlap"),
         ("30-40:", "thirties:", "age is a number: write ranges such as 18-24"),
         ("edges: [30, "
-         "40]", "edges: [30, 60]", "from 30 to 60, which leave the trait's bounds .20 to 40."),
+         "40]", "edges: [30, 60]", "from 30 to 60, which leave the trait's bounds .20 to 39."),
         ('text: "', 'where: ["age >"]\ntext: "', r"'age >' is not a condition"),
         ('text: "', 'where: ["agge > 3"]\ntext: "', "there is no trait 'agge'; did you mean 'age'"),
         ('text: "', 'where: ["age > AVG(age)"]\ntext: "', "looks at one row only"),
@@ -649,7 +649,7 @@ def test_any_valid_pack_draws_people_who_fit_its_own_schema(
         (TEAM, "{faker: {provider: date_this_year, locale: "
                "en_GB}}", "no provider 'date_this_year'"),
         ("edges: [20, 30]", "edges: [20, .inf]", "should be a finite number"),
-        ("minimum: 20", "minimum: 50", "`minimum` .50. is above `maximum` .40."),
+        ("minimum: 20", "minimum: 50", "`minimum` .50. is above `maximum` .39."),
         ("  team:", "  teem:", "there is no trait 'team'; did you mean 'teem'"),
         ("text:", "txt: a\ntext:", "txt: unknown key 'txt'; did you mean 'text'"),
         ("traits:", "extends: "
@@ -740,14 +740,14 @@ def test_a_pack_extends_another_by_trait(written):
         traits:
           fit: null
           team: {{draw: {{one_of: [green]}}}}
-          age: {{draw: {{uniform: {{low: 20, high: 41}}}}}}
+          age: {{draw: {{uniform: {{low: 20, high: 40}}}}}}
           pet: {{type: string, draw: {{given: team, table: {{green: {{one_of: [cat]}}}}}}}}
         text: "{{{{ team }}}} {{{{ age }}}} {{{{ pet }}}}"
         """
     )
     assert list(pack.traits) == ["team", "age", "pet"]
     assert (pack.licence, pack.sources) == ("MIT", ["written for this test", "more"])
-    assert pack.traits["age"].maximum == 40
+    assert pack.traits["age"].maximum == 39
     assert sample_cast(pack, 1, 0).frame.select("team", "pet").row(0) == (
         "green",
         "cat",
@@ -1150,3 +1150,40 @@ def test_written_people_need_a_writer(tmp_path):
         cwd=tmp_path,
     )
     assert (run.status, "give --model writer=REF" in run.err) == (2, True), run.err
+
+
+def _integer_pack(tmp_path: Path, high: int, needs: str = "") -> Path:
+    path = tmp_path / "ends.yaml"
+    path.write_text(
+        "description: x\nlicence: MIT\nsources: [ours]\ntraits:\n  n: {type: integer, minimum: 5, maximum: 12, draw: "
+        f"{{uniform: {{low: 5, high: {high}}}}}}}\ntext: '{{{{ n }}}} years'\n{needs}"
+    )
+    return path
+
+
+def test_an_integer_whose_largest_value_is_never_drawn_is_refused_with_the_fix(
+    tmp_path,
+):
+    refused = simforge("personas", "check", _integer_pack(tmp_path, 12))
+    assert refused.status == 2
+    assert (
+        "12 is never drawn" in refused.err
+        and "Write 13 as the upper end" in refused.err
+    )
+    pack = load_pack(str(_integer_pack(tmp_path, 13)))
+    assert {*sample_cast(pack, 500, 0).frame["n"]} == {*range(5, 13)}
+
+
+def test_needs_and_goals_are_filled_with_the_persons_traits(tmp_path):
+    needs = "needs:\n- 'help for {{ n }} hours':\n  - 'asks at {{ n }}'\n- a tap that drips\n"
+    cast = sample_cast(load_pack(str(_integer_pack(tmp_path, 13, needs))), 20, 0)
+    filled = {cast.need(number, number, 0) for number in range(20)}
+    ages = {f"help for {age} hours" for age in cast.frame["n"]}
+    assert any(need in ages and goals for need, goals in filled)
+    assert ("a tap that drips", ()) in filled
+    wrong = _integer_pack(
+        tmp_path, 13, "needs: ['help for {{ m }}']\nfacts: ['{{ k }}']\n"
+    )
+    done = simforge("personas", "check", wrong)
+    assert done.status == 2 and "needs.0: there is no trait 'm'" in done.err
+    assert "facts.0: there is no trait 'k'" in done.err

@@ -577,3 +577,51 @@ def test_what_a_run_keeps_for_itself_is_private(scripted_run):
     for name in ("run.json", "options.json"):
         assert (scripted_run / "work" / name).stat().st_mode & 0o077 == 0
     assert all(part.stat().st_mode & 0o077 == 0 for part in _parts(scripted_run))
+
+
+def test_the_card_counts_each_reply_once(tmp_path):
+    out = tmp_path / "r"
+    done = simforge(
+        *("generate", "psoup", "--personas", 20, "--model", "scripted:", "--out", out)
+    )
+    assert done.status == 0, done.err
+    manifest = json.loads((out / "manifest.json").read_text())
+    held = int(simforge("ledger", out).out.split()[0].replace(",", ""))
+    usage, used = (
+        sum(role["calls"] for role in manifest[name].values())
+        for name in ("usage", "used")
+    )
+    assert usage == held < used
+    card = (out / "README.md").read_text()
+    assert f"Usage: {held:,} model replies" in card
+    assert f"dialogues that share answers used them {used:,} times" in card
+
+
+def test_a_folder_whose_name_looks_like_a_pattern_is_that_folder(
+    scripted_run, tmp_path
+):
+    import simforge as package
+
+    plain, odd = tmp_path / "g1", tmp_path / "g[1]"
+    generate(plain, "--seed", 5)
+    generate(odd)
+    assert digests(odd) == digests(scripted_run)
+    ids = package.scan(odd).collect()["id"].to_list()
+    assert ids == package.scan(scripted_run).collect()["id"].to_list()
+    assert package.scan(f"file://{odd}").collect()["id"].to_list() == ids
+    to = tmp_path / "p[1]" / "x.parquet"
+    done = simforge("export", odd, "--view", "trl_preference", "--to", to)
+    assert done.status == 0, done.err
+    assert simforge("validate", odd).status == 0
+    (tmp_path / "p1").mkdir()
+    (tmp_path / "p1" / "q.csv").write_text("text\nfrom p1?\n")
+    (tmp_path / "p[1]" / "q.csv").write_text("text\nfrom the other?\n")
+    prompts = ("--prompts", tmp_path / "p[1]" / "q.csv")
+    done = simforge(
+        *("generate", "psoup", "--personas", 4, "--model", "scripted:", *prompts),
+        *("--out", tmp_path / "q"),
+    )
+    assert done.status == 0, done.err
+    assert {*package.scan(tmp_path / "q", "turns").collect()["text"]} == {
+        "from the other?"
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from conftest import simforge
 import simforge as package
 from simforge import views
 from simforge.errors import NotFound, UsageError
+from simforge.views import prism_utterances
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +163,39 @@ def test_reward_rows_have_margins_that_do_not_speak_against_them(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("recipe", "most"), [("prism", 1.0), ("personalllm", 10.0)], ids=["rated", "scored"]
+)
+def test_reward_margins_come_from_ratings_and_scores_too_and_ties_have_none(
+    recipe, most, tmp_path
+):
+    out = tmp_path / "run"
+    made = ("generate", recipe, "--personas", 8, "--out", out, "--model", "scripted:")
+    done = simforge(*made, "--set", "pairing.ties=keep")
+    assert done.status == 0, done.err
+    rows = seen(out, "trl_reward", tmp_path)
+    pairs = [row for row in pairs_of(out) if row["label"] != "tie" and row["value_gap"]]
+    assert 0 < len(rows) == len(pairs)
+    gaps = [row["value_gap"] for row in pairs]
+    scale = rows[0]["margin"] / gaps[0]
+    for row, gap in zip(rows, gaps, strict=True):
+        assert 0 < row["margin"] <= most and row["margin"] == pytest.approx(gap * scale)
+
+
+def test_an_export_says_what_it_leaves_out(run, tmp_path):
+    to = tmp_path / "x.jsonl"
+    few = tmp_path / "few"
+    made = ("generate", "--personas", 4, "--model", "scripted:", "--out", few)
+    reasons = ("--set", "judge.share=1", "--set", "judge.generator=judge/reasons")
+    assert simforge(*made, *reasons).status == 0
+    done = simforge("export", few, "--view", "trl_reward", "--to", to)
+    assert done.status == 2, done.out
+    assert "pairs have no margin: the reliability of the judge's verdicts" in done.err
+    where = ("--where", "label = 'nobody'")
+    done = simforge("export", run, "--view", "trl_sft", "--to", to, *where)
+    assert "no pair in the split train satisfies --where" in done.err
+
+
 def test_probabilities_of_a_judge_without_information_give_no_margin(run):
     about = json.loads((run / "manifest.json").read_text())["judges"]["judges"]["judge"]
     assert (
@@ -257,7 +292,7 @@ def test_datasets_reads_every_views_file(run, published, tmp_path, name, suffix)
 
     run = published(RECIPES[name]) if name in RECIPES else run
     to = tmp_path / f"view{suffix}"
-    count = views.export(run, name, to)
+    count = views.export(run, name, to).rows
     kind = "json" if suffix == ".jsonl" else "parquet"
     read = datasets.load_dataset(
         kind, data_files=str(to), split="train", cache_dir=str(tmp_path / "cache")
@@ -431,30 +466,113 @@ def test_multifaceteds_answers_stand_under_what_was_asked_for(published):
         )
 
 
+def aloe_dpo_pairs(row: dict[str, Any]) -> list[tuple[list[str], str, list[str]]]:
+    """The training pairs that ALOE's DPO script makes of a dialogue, in our own words: history,
+    chosen answer, and the rejected ones of which it draws one."""
+    history: list[str] = []
+    pairs = []
+    for turn in row["conversations"]:
+        history.append(turn["user"])
+        answers = turn["assistant"]
+        pairs.append((list(history), answers["preferred"], answers["rejected"]))
+        history.append(answers[turn["chosen"]])
+    return pairs
+
+
 def test_aloes_dialogues_have_what_a_reader_of_its_file_follows(published):
-    """As its training code reads them: the history goes on with the answer that `chosen` names."""
     run = published("aloe")
-    said = {
-        row["id"]: [one["content"] for one in row["messages"]]
-        for row in table(run, "dialogues")
-    }
+    said = [
+        [one["content"] for one in row["messages"]] for row in table(run, "dialogues")
+    ]
     rows = views.rows(run, "aloe", split=None).collect().to_dicts()
     assert rows and {*rows[0]} == {"profile", "personality", "conversations"}
     known = {row["text"]: row for row in table(run, "personas")}
     for row in rows:
         assert row["profile"] in known and row["personality"].count(";") == 2
-        history: list[str] = []
-        for turn in row["conversations"]:
-            history += [turn["user"], turn["assistant"][turn["chosen"]]]
-            assert (
-                turn["assistant"]["preferred"] != turn["assistant"]["rejected"]
-                and turn["inferred_profile"]
-            )
-        assert [whole[: len(history)] for whole in said.values()].count(history) == 1
+        for history, preferred, rejected in aloe_dpo_pairs(row):
+            assert isinstance(rejected, list) and rejected and preferred not in rejected
+            assert [whole[: len(history)] for whole in said].count(history) == 1
+        assert all(turn["inferred_profile"] for turn in row["conversations"])
     assert {turn["chosen"] for row in rows for turn in row["conversations"]} == {
         "preferred",
-        "rejected",
+        "continued",
     }
+
+
+def test_aloes_view_says_what_comes_after_an_undecided_turn(published, tmp_path):
+    done = simforge(
+        *("export", published("aloe"), "--view", "aloe", "--to", tmp_path / "x.jsonl")
+    )
+    assert done.status == 0, done.err
+    rows = [
+        json.loads(line) for line in (tmp_path / "x.jsonl").read_text().splitlines()
+    ]
+    kept = sum(len(row["conversations"]) for row in rows)
+    decided = len(
+        {
+            (row["dialogue_id"], row["turn"])
+            for row in pairs_of(published("aloe"))
+            if row["own_dialogue"] and row["dimension"] is None
+        }
+    )
+    lost = f"{decided - kept:,} turns of"
+    assert decided == kept or lost in done.out, done.out
+    short = sum(len(row["conversations"]) < 10 for row in rows)
+    assert f"{short} of {len(rows)} dialogues have fewer than 10 turns" in done.out
+
+
+def prism_battles(rows: list[dict[str, Any]], tie: int = 5) -> list[tuple[str, str]]:
+    """The contests between models that PRISM's analysis extracts from opening turns, in our own
+    words: it keys the scores of a turn by the name of the model."""
+    turns: dict[str, dict[str, int]] = {}
+    for row in rows:
+        if row["turn"] == 0:
+            turns.setdefault(row["interaction_id"], {})[row["model_name"]] = row[
+                "score"
+            ]
+    return [
+        (first, second)
+        for scores in turns.values()
+        for first, second in itertools.combinations(sorted(scores), 2)
+        if scores[first] is not None and abs(scores[first] - scores[second]) >= -tie
+    ]
+
+
+def test_prisms_models_are_told_apart_by_their_whole_names(published):
+    answers = views.rows(published("prism"), "prism_utterances", split=None).collect()
+    frame = pl.DataFrame(
+        {
+            "model": [
+                "openai:qwen3:8b@http://localhost:8000/v1",
+                "openai:qwen3:8b@http://localhost:8001/v1",
+                "scripted:judges:always_first",
+                "scripted:",
+            ]
+        }
+    )
+    assert answers["model_name"].null_count() == 0 and "" not in answers["model_name"]
+    names = frame.select(**prism_utterances.model_columns())
+    assert names["model_name"].to_list() == [
+        "qwen3:8b@http://localhost:8000/v1",
+        "qwen3:8b@http://localhost:8001/v1",
+        "judges:always_first",
+        "scripted",
+    ]
+    assert names["model_provider"].to_list() == [
+        "openai",
+        "openai",
+        "scripted",
+        "scripted",
+    ]
+    four = answers.filter(turn=0).with_columns(
+        model_name=pl.col("model_name") + pl.col("within_turn_id").cast(pl.String)
+    )
+    openings = four["interaction_id"].n_unique()
+    assert len(prism_battles(four.to_dicts())) == 6 * openings
+    survey = views.rows(published("prism"), "prism_survey", split=None).collect()
+    location = survey["location"].struct.unnest()
+    regions = {row["region"] for row in table(published("prism"), "personas")}
+    assert {*location["special_region"]} == regions and location.width == 10
 
 
 def test_prisms_three_tables_fit_each_other(published):
