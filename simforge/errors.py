@@ -159,7 +159,7 @@ def suggest(name: str, choices: Iterable[str]) -> str:
     """Return the suggestion to append after an unknown name: the closest names, or all if there
     are few."""
     choices = list(choices)
-    close = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(name, choices, n=3, cutoff=0.55)
     if close:
         return f"; did you mean {' or '.join(repr(choice) for choice in close)}?"
     if choices and len(choices) <= 20:

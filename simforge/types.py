@@ -122,6 +122,8 @@ class Finish(StrEnum):
     "The token limit was reached."
     content_filter = "content_filter"
     "The server's filter cut the reply."
+    thought = "thought"
+    "The model thought until it ended or reached the token limit, and gave no answer."
 
 
 @dataclass(frozen=True, slots=True)
@@ -412,6 +414,7 @@ REASONS = {
     "empty": "an answer has no words",
     "cut_off": "an answer ended at the token limit",
     "content_filter": "the server's filter cut an answer",
+    "only_thought": "the model only thought, and no answer followed",
     "markup": "an answer contains markup of a chat template",
     "refusal": "an answer refuses",
     "off_language": "an answer is not written in the dialogue's script",

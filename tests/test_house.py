@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import pickle
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +17,10 @@ from conftest import simforge
 import simforge as package
 from simforge import catalog, errors
 from simforge.cli.arguments import parse_count
+from simforge.cli.main import _parser
 
 ROOT = Path(package.__file__).parent
+CHECKOUT = ROOT.parent
 
 
 def test_imports_point_down_the_table_of_the_architecture():
@@ -230,3 +233,54 @@ def test_commands_print_through_one_function_and_python_is_started_in_isolation(
             assert not re.search(r"(?<![\w.])print\(", text), name
         if name != "simforge.install":
             assert "sys.executable" not in text, name
+
+
+SCRIPTS = [
+    *(CHECKOUT / "tests").glob("*/run"),
+    CHECKOUT / "tests" / "all",
+    CHECKOUT / ".ci" / "run",
+]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: str(path.parent.name))
+def test_every_script_beside_the_tests_parses_and_names_commands_that_exist(script):
+    assert subprocess.run(["bash", "-n", str(script)]).returncode == 0
+    text = script.read_text(encoding="utf-8").replace("\\\n", " ")
+    for line in re.findall(r"uv run simforge ([^\n>|]+)", text):
+        words = [word for word in shlex.split(line) if word != '"$@"']
+        _parser().parse_args([re.sub(r"\$\{?\w+\}?", "x", word) for word in words])
+
+
+def test_one_command_runs_every_script_and_benchmark():
+    text = (CHECKOUT / "tests" / "all").read_text(encoding="utf-8")
+    scripts = [path.parent.name for path in (CHECKOUT / "tests").glob("*/run")]
+    benchmarks = [path.name for path in (CHECKOUT / "tests" / "bench").glob("*.py")]
+    assert [name for name in (*scripts, *benchmarks) if name not in text] == []
+
+
+def test_the_tests_of_served_models_can_be_collected_without_the_options_of_the_others():
+    command = [*"-p no:xdist -o addopts=--strict-markers --collect-only".split()]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *command, "tests/served"],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode in (0, 5), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["genrate"], "did you mean 'generate'"),
+        (["personas", "smaple"], "did you mean 'sample'"),
+        (["run"], "did you mean 'generate'"),
+        (["generate", "-o", "x"], "did you mean --out"),
+        (["generate", "--modle", "x"], "did you mean '--model'"),
+        (["generate", "--out", "x", "--executor", "lokal"], "did you mean 'local'"),
+    ],
+)
+def test_a_wrong_command_or_option_is_answered_with_the_nearest(words, hint):
+    done = simforge(*words)
+    assert done.status == 2 and hint in done.err, done.err
+    assert len(done.err.strip().splitlines()) == 1

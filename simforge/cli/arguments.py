@@ -5,15 +5,50 @@ from __future__ import annotations
 import argparse
 import re
 from decimal import Decimal
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from simforge.errors import suggest
 
 _MULTIPLIERS = {"": 1, "k": 10**3, "m": 10**6}
 
 
+SYNONYMS = {
+    "run": "generate",
+    "make": "generate",
+    "create": "generate",
+    "list": "show",
+    "ls": "show",
+    "check": "validate",
+    "publish": "push",
+    "download": "pull",
+    "help": "--help",
+    "-o": "--out",
+    "-m": "--model",
+    "-n": "--personas",
+}
+"What people type who know other tools."
+
+
 class Parser(argparse.ArgumentParser):
-    """Reports an unknown option, with similar options, before any missing argument."""
+    """Reports an unknown option or command with similar ones, in one line, before any missing
+    argument."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}. See `{self.prog} --help`.\n")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Suggest the nearest choice for a wrong one."""
+        choices = list(map(str, action.choices or ()))
+        if action.choices is None or value in action.choices:
+            return
+        kind = "command" if action.dest == argparse.SUPPRESS else "choice"
+        if kind == "command" and str(value).startswith("-"):
+            self.error(
+                "options come after the command, as in simforge generate --seed 1"
+            )
+        near = SYNONYMS.get(str(value))
+        hint = f"; did you mean {near!r}?" if near else suggest(str(value), choices)
+        self.error(f"there is no {kind} {value!r}{hint}".rstrip("?"))
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         if self._subparsers is None:
@@ -24,8 +59,17 @@ class Parser(argparse.ArgumentParser):
                     and option != "--"
                     and option not in self._option_string_actions
                 ):
+                    known = [
+                        name for name in self._option_string_actions if name[1] == "-"
+                    ]
                     self.error(
-                        f"there is no option {option}{suggest(option, self._option_string_actions)}"
+                        f"there is no option {option}{suggest(option, known)}".rstrip(
+                            "?"
+                        )
+                    )
+                if option in SYNONYMS and option not in self._option_string_actions:
+                    self.error(
+                        f"there is no option {option}; did you mean {SYNONYMS[option]}"
                     )
         return super().parse_known_args(args, namespace)
 

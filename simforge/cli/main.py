@@ -17,7 +17,7 @@ from simforge import __version__
 from simforge.cli import audits, catalogue, people, runs, versions
 from simforge.cli.arguments import Parser, shell_quote
 from simforge.cli.output import replace_unencodable, say
-from simforge.errors import Interrupted, RunStopped, SimForgeError
+from simforge.errors import BudgetReached, Interrupted, RunStopped, SimForgeError
 
 DEBUG = "SIMFORGE_DEBUG"
 "Variable that, if set, shows the traceback of every error."
@@ -32,11 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.command(options) or 0)
     except RunStopped as stopped:
         command = "uv run simforge" if "UV" in os.environ else "simforge"
-        say(
-            f"simforge: {stopped}\nGo on with: {command} "
-            f"{' '.join(map(shell_quote, argument_list))}",
-            error=True,
+        again = f"{command} {' '.join(map(shell_quote, argument_list))}"
+        advice = (
+            f"To continue, run it with a higher --budget: {again}"
+            if isinstance(stopped, BudgetReached)
+            else f"To continue, run: {again}"
         )
+        say(f"simforge: {stopped}\n{advice}", error=True)
         if isinstance(stopped, Interrupted) and arguments is None:
             os._exit(
                 stopped.exit_status

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,7 @@ from simforge.errors import UsageError
 from simforge.types import JsonObject
 
 if TYPE_CHECKING:
+    from simforge.run.pipeline import Run
     from simforge.run.progress import Display
 
 
@@ -219,7 +222,6 @@ def _add_execution_arguments(parser: argparse.ArgumentParser) -> None:
 def _generate(options: argparse.Namespace) -> int:
     from simforge.run import pipeline
     from simforge.run.options import Options
-    from simforge.run.progress import print_summary
 
     display = _start_display()
     run = pipeline.generate(
@@ -241,20 +243,35 @@ def _generate(options: argparse.Namespace) -> int:
         ),
         display,
     )
-    print_summary(run.path, run.manifest)
+    _print_ending(run)
     return 0
+
+
+def _print_ending(run: Run) -> None:
+    """Print the summary of a sealed run. It is done, whether or not somebody can read that."""
+    from simforge.run.progress import print_summary
+
+    try:
+        print_summary(run.path, run.manifest)
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _start_display() -> Display:
     """Set up the progress display, with log messages between its lines, and handle SIGTERM
-    like Ctrl-C. SIGTERM goes through asyncio: an exception raised wherever the process
+    and SIGHUP like Ctrl-C. They go through asyncio: an exception raised wherever the process
     happens to be can be lost in a finalizer, and asyncio runs one for each task."""
     from simforge.run.progress import Display
 
     display = Display()
     logging.basicConfig(handlers=[display.log()], level=logging.WARNING, force=True)
     logging.getLogger("simforge").setLevel(logging.INFO)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        # `nohup` ignores hang-ups on purpose
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
     return display
 
 
@@ -313,14 +330,13 @@ def _estimate(options: argparse.Namespace) -> int:
 
 def _retry(options: argparse.Namespace) -> int:
     from simforge.run import pipeline
-    from simforge.run.progress import print_summary
 
     display = _start_display()
     run, lost = pipeline.retry(options.run, display, tuple(options.model))
     if not lost:
         say(f"{options.run} has no failed dialogues: there is nothing to run again.")
         return 0
-    print_summary(run.path, run.manifest)
+    _print_ending(run)
     return 0
 
 

@@ -260,12 +260,12 @@ def _diff(options: argparse.Namespace) -> int:
     for line in lines or ["same settings, same files"]:
         say(line)
     say(
-        f"people: {people['shared']} in both, {people['only_old']} only in the old, "
-        f"{people['only_new']} only in the new"
+        f"people: {people['shared']} in both, {people['only_old']} only in A, "
+        f"{people['only_new']} only in B"
     )
     say(
         f"pairs: {labels['shared']} in both, {labels['flipped']} of them with chosen "
-        f"and rejected swapped; {labels['only_old']} only in the old, "
-        f"{labels['only_new']} only in the new"
+        f"and rejected swapped; {labels['only_old']} only in A, "
+        f"{labels['only_new']} only in B"
     )
     return 0

@@ -1,11 +1,12 @@
 """Comparison of two versions of a dataset.
 
-manifests(old, new)  -> a line for each change: recipe, models, people, counts, judges ...
-labels(old, new)     -> pairs with the same person and answers, and how many changed sides
+compare_manifests(old, new)  -> a line for each change: recipe, models, people, counts, judges ...
+compare_labels(old, new)     -> pairs with the same person and answers, and how many changed sides
 """
 
 from __future__ import annotations
 
+import difflib
 from typing import TYPE_CHECKING, Any
 
 from simforge.dataset.manifest import Manifest
@@ -13,6 +14,21 @@ from simforge.types import JsonObject
 
 if TYPE_CHECKING:
     import polars as pl
+
+
+IDENTITIES = {
+    "pack": "the persona pack",
+    "writers": "the generators that write people",
+    "space": "the preference space",
+    "writing": "the way of writing",
+    "generators": "a generator",
+    "prompts": "the prompts",
+}
+"Parts of a dataset's identity, as they are named in a comparison."
+
+
+MAX_CHANGED_LINES = 20
+"Most changed lines of one text that are listed."
 
 
 MAX_VALUE_CHARS = 80
@@ -24,13 +40,13 @@ def compare_manifests(old: Manifest, new: Manifest) -> list[str]:
     the same."""
     lines = []
     for key, before, after in _differences(old["recipe"], new["recipe"]):
-        lines.append(f"recipe: {key} was {_shorten(before)}, is now {_shorten(after)}")
+        lines.append(f"recipe: {key}: {_shorten(before)} -> {_shorten(after)}")
     old_models, new_models = (
         {role: about["reference"] for role, about in version["models"].items()}
         for version in (old, new)
     )
     lines += [
-        f"models: {key} was {_shorten(a)}, is now {_shorten(b)}"
+        f"models: {key}: {_shorten(a)} -> {_shorten(b)}"
         for key, a, b in _differences(old_models, new_models)
     ]
     for name, before, after in (
@@ -39,13 +55,17 @@ def compare_manifests(old: Manifest, new: Manifest) -> list[str]:
         ("schema version", old["schema_version"], new["schema_version"]),
     ):
         if before != after:
-            lines.append(f"{name}: {before} before, {after} now")
+            lines.append(f"{name}: {before} -> {after}")
+    for key, name in IDENTITIES.items():
+        if old["identity"].get(key) != new["identity"].get(key):
+            lines.append(f"{name} changed")
+    lines += text_changes(old.get("texts", {}), new.get("texts", {}))
     for table in new["counts"]:
         rows_before, rows_after = (
             sum(version["counts"].get(table, {}).values()) for version in (old, new)
         )
         if rows_before != rows_after:
-            lines.append(f"rows of {table}: {rows_before} before, {rows_after} now")
+            lines.append(f"rows of {table}: {rows_before} -> {rows_after}")
     splits = [
         {
             split
@@ -60,8 +80,8 @@ def compare_manifests(old: Manifest, new: Manifest) -> list[str]:
     for reason in sorted({*old["discards"], *new["discards"]}):
         dropped, drops = (version["discards"].get(reason, 0) for version in (old, new))
         if dropped != drops:
-            lines.append(f"discards for {reason}: {dropped} before, {drops} now")
-    lines += [f"judge {role}: {change}" for role, change in _changed_kappas(old, new)]
+            lines.append(f"discards for {reason}: {dropped} -> {drops}")
+    lines += [f"{role}: {change}" for role, change in _changed_kappas(old, new)]
     files = (
         {name: about["sha256"] for name, about in version["files"].items()}
         for version in (old, new)
@@ -71,6 +91,30 @@ def compare_manifests(old: Manifest, new: Manifest) -> list[str]:
     gone = sum(name not in after_files for name in before_files)
     if changed or gone:
         lines.append(f"files: {changed} new or changed, {gone} removed")
+    return lines
+
+
+def text_changes(old: dict[str, str], new: dict[str, str]) -> list[str]:
+    """List the changed lines of the texts that decide the content: prompts of roles, ways of
+    writing."""
+    lines = []
+    for name in sorted({*old, *new}):
+        if old.get(name) == new.get(name):
+            continue
+        if name not in old or name not in new:
+            lines.append(f"{name} {'added' if name in new else 'removed'}")
+            continue
+        changes = [
+            change
+            for change in difflib.unified_diff(
+                old[name].splitlines(), new[name].splitlines(), n=0, lineterm=""
+            )
+            if not change.startswith(("---", "+++", "@@"))
+        ]
+        shown = changes[:MAX_CHANGED_LINES]
+        lines += [f"{name}: {_shorten(change)}" for change in shown]
+        if len(changes) > len(shown):
+            lines.append(f"{name}: {len(changes) - len(shown)} more changed lines")
     return lines
 
 
@@ -92,9 +136,7 @@ def _changed_kappas(old: Manifest, new: Manifest) -> list[tuple[str, str]]:
             changes.append(
                 (
                     role,
-                    "agreement of both orders beyond chance {} before, {} now".format(
-                        *kappas
-                    ),
+                    "agreement of both orders beyond chance {} -> {}".format(*kappas),
                 )
             )
     return changes

@@ -73,6 +73,8 @@ class DialogueCounts(TypedDict):
     played: int
     failed: int
     turns: int
+    commonest_problem: NotRequired[str]
+    "The commonest reason why dialogues were lost; empty if none were."
 
 
 class DropRates(TypedDict, total=False):
@@ -91,6 +93,8 @@ class Manifest(TypedDict, total=False):
     digest: str
     identity: JsonObject
     "Digests of everything that decides the content, by part."
+    texts: dict[str, str]
+    "Texts that decide the content besides the recipe: generators, by name."
     recipe: JsonObject
     seed: int
     personas: int

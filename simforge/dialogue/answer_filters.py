@@ -23,6 +23,8 @@ def is_refusal(text: str) -> bool:
 def find_flaw(candidate: Candidate, user: str, filters: Filters) -> str | None:
     """Returns the reason why an answer must not be in a pair, or `None`."""
     text = candidate.text
+    if candidate.completion.finish == Finish.thought:
+        return "only_thought"
     if not WORD.search(text):
         return "empty"
     if candidate.completion.finish == Finish.content_filter:

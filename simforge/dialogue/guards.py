@@ -139,6 +139,8 @@ def _empty(message: GuardedMessage) -> str | None:
 
 
 def _truncated(message: GuardedMessage) -> str | None:
+    if message.finish == Finish.thought:
+        return "the model only thought"
     if message.finish == Finish.content_filter:
         return "the server's filter cut it"
     return "it ends at the token limit" if message.finish == Finish.length else None

@@ -12,6 +12,7 @@ uploaded unless requested.
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import time
@@ -44,6 +45,10 @@ FIRST_PAUSE_S = 0.2
 "Seconds before the first retry; doubled for each further one."
 
 
+MAX_WAIT_S = 120.0
+"Longest pause in seconds that the Hub may ask for before a command gives up."
+
+
 MAX_PAUSE_S = 10.0
 "Maximum number of seconds between two attempts."
 
@@ -54,6 +59,13 @@ _LOCATED: dict[tuple[str, str], PublishedVersion] = {}
 
 _VERIFIED_FILES: set[tuple[Path, str]] = set()
 "Files in the Hub's cache whose digests this process has checked."
+
+
+_NAME = r"(?!\.)(?!.*(?:--|\.\.))[A-Za-z0-9_](?:[\w.-]{0,94}[A-Za-z0-9_])?"
+
+
+REPOSITORY = re.compile(rf"{_NAME}/{_NAME}", re.ASCII)
+"Form of a repository's name; the Hub allows no two dots or dashes in a row."
 
 
 REFERENCE = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@v?(?P<version>[^@/]+)")
@@ -208,6 +220,7 @@ def locate(reference: str) -> PublishedVersion:
             f"a version on the Hub is written OWNER/NAME@1.2.0 (or @latest), not {reference!r}."
         )
     api, repo = _api(), match["repo"]
+    _check_repo_name(repo)
     if (api.endpoint, reference) in _LOCATED:
         return _LOCATED[api.endpoint, reference]
     _, tags = _refs(api, repo)
@@ -383,7 +396,9 @@ def _with_retries(call: Callable[[], T], repo: str) -> T:
     from huggingface_hub.errors import (
         EntryNotFoundError,
         HfHubHTTPError,
+        HFValidationError,
         LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
         RepositoryNotFoundError,
     )
 
@@ -394,8 +409,15 @@ def _with_retries(call: Callable[[], T], repo: str) -> T:
     )  # its HTTP library varies
     problem: BaseException | None = None
     for attempt in range(MAX_ATTEMPTS):
+        pause = min(MAX_PAUSE_S, FIRST_PAUSE_S * 2**attempt)
         try:
             return call()
+        except OfflineModeIsEnabled:
+            raise HubError(
+                f"HF_HUB_OFFLINE is set, so {repo} cannot be reached: unset it."
+            ) from None
+        except HFValidationError as wrong:
+            raise UsageError(f"{repo}: {_error_text(wrong)}") from None
         except LocalEntryNotFoundError as lost:  # could not ask, not: does not exist
             problem = lost
         except EntryNotFoundError:
@@ -411,10 +433,17 @@ def _with_retries(call: Callable[[], T], repo: str) -> T:
             if status == 412:
                 raise _CommitConflict from None
             if status in (401, 403):
-                hint = "log in with `hf auth login`, or set HF_TOKEN to a token with write access"
                 raise HubError(
-                    f"the Hub refuses {repo} ({status}: {_error_text(refused)}): {hint}."
+                    f"the Hub refuses {repo} ({status}: {_error_text(refused)})"
+                    f"{_refusal_hint(_error_text(refused))}."
                 ) from None
+            if status == 429:
+                pause = _retry_after_seconds(refused.response) or pause
+                if pause > MAX_WAIT_S:
+                    raise HubError(
+                        f"the Hub accepts no more requests for now ({_error_text(refused)}): try "
+                        f"again in {math.ceil(pause / 60)} minutes."
+                    ) from None
             if status and status < 500 and status not in (408, 429):
                 raise HubError(
                     f"the Hub refuses {repo} ({status}: {_error_text(refused)})."
@@ -422,19 +451,39 @@ def _with_retries(call: Callable[[], T], repo: str) -> T:
             problem = refused
         except network as lost:
             problem = lost
-        time.sleep(min(MAX_PAUSE_S, FIRST_PAUSE_S * 2**attempt))
+        time.sleep(pause)
     assert problem is not None
     raise HubError(
         f"the Hub cannot be reached for {repo} ({MAX_ATTEMPTS} attempts): {_error_text(problem)}"
     ) from None
 
 
+def _refusal_hint(words: str) -> str:
+    """Return what to do about a refusal, after the Hub's own words."""
+    lower = words.lower()
+    if any(word in lower for word in ("storage", "quota", "limit")):
+        return ""
+    if "pull request" in lower or "create_pr" in lower:
+        return (
+            ": it takes changes by pull request only; push to a repository of your own"
+        )
+    return ": log in with `hf auth login`, or set HF_TOKEN to a token with write access"
+
+
+def _retry_after_seconds(response: Any) -> float | None:
+    try:
+        return max(0.0, float(response.headers.get("Retry-After")))
+    except (AttributeError, TypeError, ValueError):
+        return None
+
+
 def _error_text(problem: BaseException) -> str:
-    return " ".join(str(problem).split())[:200]
+    words = getattr(problem, "server_message", None) or str(problem)
+    return " ".join(words.split())[:300]
 
 
 def _check_repo_name(repo: str) -> None:
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+    if not REPOSITORY.fullmatch(repo):
         raise UsageError(
             f"a dataset on the Hub is written OWNER/NAME, not {repo!r}; a folder of "
             "versions file://PATH."

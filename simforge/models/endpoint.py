@@ -458,10 +458,11 @@ class Endpoint:
         except MalformedReply as malformed:
             call.malformed += 1
             call.problem = f"{url}: {malformed}"
-            gate.record_contact()
+            gate.record_error()
         except (aiohttp.ClientError, ValueError) as lost:
             call.attempts += 1
             call.problem = f"{url}: the answer was cut off ({type(lost).__name__})"
+        gate.problem = call.problem
         return None
 
     def _handle_error(self, call: _Call, gate: Gate, status: int, body: bytes) -> None:
@@ -497,7 +498,7 @@ class Endpoint:
                 )
             raise CallFailed(call.problem)
         else:
-            gate.record_contact()
+            gate.record_error()
             call.attempts += 1
 
     def _adapt_request(self, body: JsonObject, answer: bytes, payload: bytes) -> bool:

@@ -97,7 +97,7 @@ class LocalModel:
         parts = split_thinking(text)
         return ChatReply(
             text=parts.visible,
-            finish=Finish.length if parts.is_unfinished else out.finish,
+            finish=Finish.thought if parts.is_unfinished else out.finish,
             prompt_tokens=out.prompt_tokens,
             cached_tokens=out.cached_tokens,
             completion_tokens=len(out.tokens),

@@ -98,6 +98,17 @@ class GateState:
     "Calls in flight or waiting."
     held: float
     "Share of the common limit in use: the gate's maximum, or its calls in flight if more."
+    in_flight: int = 0
+    oldest: float = 0.0
+    "Seconds for which the oldest call in flight has been waiting for its answer."
+    silent: float = 0.0
+    "Seconds without any answer while calls were in flight."
+    refusals: int = 0
+    "Answers so far that the endpoint is overloaded."
+    errors: int = 0
+    "Other failed answers so far."
+    problem: str = ""
+    "The last failure, in words; empty if the last call succeeded."
 
 
 class Gate:
@@ -133,6 +144,10 @@ class Gate:
         self._last_failure = 0.0
         self._last_answer = 0.0
         self._last_timeout_cut = -math.inf
+        self._refusals = self._errors = 0
+        "Overloads and other failures since the start."
+        self.problem = ""
+        "The last failure, in words; empty if the last call succeeded."
 
     def deadline(self, timeouts: int = 0) -> asyncio.Timeout:
         """Return a context manager that raises `TimeoutError` when its body takes too long.
@@ -180,8 +195,19 @@ class Gate:
 
     @property
     def state(self) -> GateState:
+        now = time.monotonic()
+        starts = [start for start, _ in self._open_deadlines.values()]
+        oldest = now - min(starts, default=now)
         return GateState(
-            self.limit, self.demand, max(self._max_in_flight, self.in_flight)
+            limit=self.limit,
+            demand=self.demand,
+            held=max(self._max_in_flight, self.in_flight),
+            in_flight=self.in_flight,
+            oldest=oldest,
+            silent=min(oldest, now - self._last_answer),
+            refusals=self._refusals,
+            errors=self._errors,
+            problem=self.problem,
         )
 
     def set_share(self, factor: float, max_in_flight: float) -> None:
@@ -194,6 +220,7 @@ class Gate:
     def record_answer(self, seconds: float) -> None:
         """Record an answer that took this many seconds."""
         self.record_contact()
+        self.problem = ""
         self._last_answer = time.monotonic()
         self._latencies.append(seconds)
         self._answered += 1
@@ -203,6 +230,7 @@ class Gate:
         """Record that the endpoint answered that it is overloaded."""
         self.record_contact()
         self._refused += 1
+        self._refusals += 1
         self._adjust_limit()
 
     def record_timeout(self, started: float) -> None:
@@ -221,6 +249,11 @@ class Gate:
         """Return whether the endpoint has answered any call since a moment of the monotonic
         clock."""
         return self._last_answer > moment
+
+    def record_error(self) -> None:
+        """Record that the endpoint answered with an error that is not about its load."""
+        self.record_contact()
+        self._errors += 1
 
     def record_contact(self) -> None:
         """Record that the endpoint responded, even if with an error."""

@@ -144,8 +144,8 @@ def _completion(choice: Any) -> tuple[Completion, int, int]:
     separate = _text(message.get("reasoning_content") or message.get("reasoning"))
     parts = split_thinking(text)
     finish = finish_of(choice.get("finish_reason"))
-    if parts.is_unfinished and finish is Finish.stop:
-        finish = Finish.length
+    if not parts.visible and (parts.characters or separate):
+        finish = Finish.thought
     return (
         Completion(parts.visible, finish, None),
         parts.characters + len(separate),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -127,10 +128,10 @@ def complete_cast(
         )
         result = _complete(cast, writer, job.concurrency)
     if len(result.left_out) > max_failures * len(cast) or not len(result.cast):
-        number, reason = next(iter(result.left_out.items()))
+        reason, count = Counter(result.left_out.values()).most_common(1)[0]
         raise TooManyFailures(
             f"{len(result.left_out)} of {len(cast)} people could not be written "
-            f"(--max-failures allows {max_failures:.0%}); person {number}: {reason}. "
+            f"(--max-failures allows {max_failures:.0%}); {count} of them: {reason}. "
             "What was answered is kept; another model (--model writer=REF) or other "
             "descriptions of the traits may help."
         )

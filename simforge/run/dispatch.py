@@ -75,7 +75,8 @@ async def _collect(
                 raise TooManyFailures(
                     f"{total.failed} of {total.dialogues} dialogues were lost so far, "
                     f"more than --max-failures {options.max_failures:.0%} of the run; "
-                    "stopped. The same command plays the lost ones again."
+                    f"stopped. {total.commonest_problem} The same command plays the lost "
+                    "ones again."
                 )
 
 
@@ -85,8 +86,9 @@ def check_failures(total: Tally, max_failures: float) -> None:
     if lost_share > max_failures:
         raise TooManyFailures(
             f"{total.failed} of {total.dialogues} dialogues were lost "
-            f"({lost_share:.0%}; --max-failures allows {max_failures:.0%}). What was "
-            "answered is kept: the same command plays the lost ones again."
+            f"({lost_share:.0%}; --max-failures allows {max_failures:.0%}). "
+            f"{total.commonest_problem} What was answered is kept: the same command plays the "
+            "lost ones again."
         )
 
 

@@ -85,6 +85,7 @@ def generate(options: Options, display: Display) -> Run:
             folder.write_note("options", as_json(options))
             folder.record_ledger_location(options.ledger)
             if budget is not None:
+                display.set_budget(budget.limit)
                 budget.spent = spent_so_far(folder.ledger, specs, budget.prices)
             job = Job(
                 setup,

@@ -10,8 +10,9 @@ import contextlib
 import logging
 import os
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -27,12 +28,17 @@ from simforge.dataset.manifest import DropRates, Manifest
 from simforge.judging import reliability
 from simforge.judging.reliability import BLIND_CONTROLS
 from simforge.models.providers import provider_of
+from simforge.models.rate_limits import GateState
 from simforge.run.shards import Tally
 from simforge.text.printable import printable
 from simforge.types import GUARD_ENDINGS, REASONS, JsonObject, Usage
 
 PLAIN_LINE_INTERVAL = 10.0
 "Minimum seconds between plain progress lines."
+
+
+SILENT_SECONDS = 30.0
+"Seconds without a reply after which the line says why."
 
 
 MAX_WISHES = 4
@@ -73,6 +79,10 @@ class Display:
         self._total = self._calls = self._resumed_dialogues = 0
         self._live = self._writing = False
         self._started = self._printed = time.monotonic()
+        self._gates: Sequence[GateState] = ()
+        self._spent: float | None = None
+        self._budget: float | None = None
+        self._lock = threading.Lock()
 
     @contextlib.contextmanager
     def running(self, total: int, calls: int, already: Tally) -> Iterator[None]:
@@ -101,9 +111,20 @@ class Display:
 
     @contextlib.contextmanager
     def _live_line(self) -> Iterator[None]:
+        """Redraw the progress line in a terminal; elsewhere print one regularly, whatever
+        happens in the meantime."""
         self._started = self._printed = time.monotonic()
-        if not self._console.is_terminal:
-            yield
+        if not self._console.is_terminal or self._console.is_dumb_terminal:
+            ended = threading.Event()
+            ticker = threading.Thread(
+                target=self._print_until, args=(ended,), daemon=True
+            )
+            ticker.start()
+            try:
+                yield
+            finally:
+                ended.set()
+                ticker.join()
             return
         self._live = True
         with Live(
@@ -116,6 +137,18 @@ class Display:
                 yield
             finally:
                 self._live = False
+
+    def _print_until(self, ended: threading.Event) -> None:
+        while not ended.wait(min(1.0, PLAIN_LINE_INTERVAL / 2)):
+            self._print_periodically()
+
+    def on_status(self, gates: Sequence[GateState], spent: float | None) -> None:
+        """Record the state of the endpoints and the money spent since this start."""
+        self._gates, self._spent = gates, spent
+
+    def set_budget(self, limit: float) -> None:
+        """Show what is spent beside a limit."""
+        self._budget = limit
 
     def on_reply(self, usage: Usage) -> None:
         """Record a reply. The clock for the speed starts just before the first reply, so
@@ -149,9 +182,11 @@ class Display:
         return handler
 
     def _print_periodically(self) -> None:
-        if not self._live and time.monotonic() - self._printed > PLAIN_LINE_INTERVAL:
-            self._printed = time.monotonic()
-            self._console.print(self._progress_line())
+        with self._lock:
+            due = time.monotonic() - self._printed > PLAIN_LINE_INTERVAL
+            if not self._live and due:
+                self._printed = time.monotonic()
+                self._console.print(self._progress_line())
 
     def _progress_line(self) -> Text:
         tally, elapsed = self._tally, time.monotonic() - self._started
@@ -162,20 +197,42 @@ class Display:
                 f"{speed:.0f} tokens/s"
             )
         if not self._used.calls:
-            return Text(f"0/{self._total} dialogues · starting, {elapsed:.0f} s")
+            parts = [f"0/{self._total} dialogues · starting, {elapsed:.0f} s"]
+            return Text(" · ".join([*parts, *self._endpoint_parts()]))
         parts = [
             f"{tally.dialogues}/{self._total} dialogues",
-            f"{tally.turns} turns",
-            f"{tally.pairs} pairs",
+            _counted(tally.turns, "turn"),
+            _counted(tally.pairs, "pair"),
             f"{tally.discards.total()} discards"
             + (f" ({_top_reasons(tally)})" if tally.discards else ""),
             f"{self._used.completion_tokens / elapsed:.0f} tokens/s",
         ]
         if tally.failed:
             parts.append(f"{tally.failed} failed")
+        parts += self._endpoint_parts()
         if tally.dialogues < self._total:
             parts.append(f"about {_duration(self._seconds_left(elapsed))} left")
         return Text(" · ".join(parts))
+
+    def _endpoint_parts(self) -> Iterator[str]:
+        """Parts of the line about the endpoints and the money."""
+        busy = [gate for gate in self._gates if gate.in_flight]
+        if busy:
+            calls = sum(gate.in_flight for gate in busy)
+            oldest = max(gate.oldest for gate in busy)
+            yield f"{_counted(calls, 'call')} in flight, oldest {_duration(oldest)}"
+        refusals = sum(gate.refusals for gate in self._gates)
+        errors = sum(gate.errors for gate in self._gates)
+        if refusals or errors:
+            yield f"{refusals} overloads, {errors} errors"
+        if self._spent is not None:
+            limit = "" if self._budget is None else f" of {self._budget:g}"
+            yield f"{self._spent:.4g}{limit} spent"
+        silent = min((gate.silent for gate in busy), default=0.0)
+        if silent > SILENT_SECONDS:
+            problem = next((gate.problem for gate in busy if gate.problem), "")
+            reason = problem or "the server has not answered the calls in flight yet"
+            yield f"no reply for {_duration(silent)}: {reason}"
 
     def _seconds_left(self, spent: float) -> float:
         """Estimated seconds to the end, from the share of calls or of dialogues that is
@@ -197,6 +254,14 @@ class _DisplayHandler(logging.Handler):
         self.display.say(record.getMessage())
 
 
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _commonest(counts: Mapping[str, int]) -> str:
+    return max(counts, key=lambda name: counts[name], default="")
+
+
 def print_summary(path: Path, manifest: Manifest, stream: TextIO | None = None) -> None:
     """Print where the data is, its counts, three sample pairs, discards with their reasons,
     and next steps."""
@@ -213,6 +278,12 @@ def print_summary(path: Path, manifest: Manifest, stream: TextIO | None = None) 
         "  " + ", ".join(f"{count} {table}" for table, count in counts.items())
     )
     _print_models(console, manifest)
+    if manifest["spent"] is not None:
+        console.print(Text(f"  {manifest['spent']:.4g} spent at the prices given"))
+    lost = manifest["dialogues"].get("commonest_problem")
+    if lost:
+        failed = manifest["dialogues"]["failed"]
+        console.print(Text(f"{_counted(failed, 'dialogue')} were lost. {lost}"))
     _print_sample_pairs(console, path)
     if manifest["discards"]:
         table = Table(
@@ -236,6 +307,11 @@ def print_summary(path: Path, manifest: Manifest, stream: TextIO | None = None) 
             text += (
                 "A scripted model follows only the steering it knows; this says "
                 "nothing about your recipe."
+            )
+        elif _commonest(manifest["discards"]) == "only_thought":
+            text += (
+                "The model spends its tokens on thinking: raise max_tokens in the generator, or "
+                "switch thinking off (endpoints.URL.body)."
             )
         else:
             text += "A larger model helps most"

@@ -32,7 +32,7 @@ from simforge.models.contract import ModelSpec
 from simforge.personas.cast import PACK_METADATA_KEY
 from simforge.personas.files import pack_metadata
 from simforge.recipe import prompts
-from simforge.recipe.schema import Recipe, without_locations
+from simforge.recipe.schema import Recipe, references, without_locations
 from simforge.run.folder import RunFolder
 from simforge.run.plan import Plan
 from simforge.run.shards import Tally
@@ -181,6 +181,7 @@ def _manifest(
         "schema_version": tables.SCHEMA_VERSION,
         "digest": folder.digest,
         "identity": folder.identity,
+        "texts": _texts(plan.recipe),
         "recipe": without_locations(plan.recipe),
         "seed": plan.seed,
         "personas": len(plan.cast),
@@ -202,6 +203,7 @@ def _manifest(
         "dialogues": {
             "played": totals.dialogues,
             "failed": totals.failed,
+            "commonest_problem": totals.commonest_problem,
             "turns": totals.turns,
         },
         "discards": dict(
@@ -215,6 +217,20 @@ def _manifest(
         "files": files,
         "environment": _environment(),
     }
+
+
+def _texts(recipe: Recipe) -> dict[str, str]:
+    """The texts of the recipe's generators, by name, so that two versions can be compared."""
+    content = recipe.model_dump(mode="json")
+    texts: dict[str, str] = {}
+    for path, reference in references():
+        value: Any = content
+        for part in path:
+            value = value.get(part) if isinstance(value, dict) else None
+        if reference.kind == "generators" and isinstance(value, str):
+            name = f"generator {catalog.label(value)}"
+            texts[name] = catalog.entry("generators", value).text
+    return texts
 
 
 def _rating_scale(plan: Plan) -> Manifest:

@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import io
+import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -31,6 +32,10 @@ from simforge.models.ledger import Ledger
 from simforge.models.rate_limits import UNLIMITED, Bounds, GateState
 from simforge.recipe.setup import Setup
 from simforge.types import Ending, Episode, JsonObject, Role, Scenario, Usage
+
+MAX_PROBLEMS = 20
+"Most different messages of failed calls that are kept with a part."
+
 
 POLL_SECONDS = 0.1
 "Seconds between two checks of whether calls are allowed."
@@ -74,6 +79,8 @@ class Tally:
     discards: Counter[str] = field(default_factory=Counter)
     usage: dict[str, Usage] = field(default_factory=dict)
     "Usage by role, including replies from the ledger."
+    problems: Counter[str] = field(default_factory=Counter)
+    "Messages of the failed calls that lost dialogues, without their URLs."
 
     def add(self, other: Tally) -> None:
         self.dialogues += other.dialogues
@@ -81,6 +88,7 @@ class Tally:
         self.pairs += other.pairs
         self.failed += other.failed
         self.discards += other.discards
+        self.problems += other.problems
         self.add_usage(other.usage)
 
     def add_usage(self, usage: Mapping[Role, Usage]) -> None:
@@ -103,7 +111,21 @@ class Tally:
                 for discard in branch.discards
             ),
             usage=episode.usage,
+            problems=Counter(
+                re.sub(r"https?://\S+", "the server", discard.detail)
+                for branch in episode.branches
+                for discard in branch.discards
+                if discard.reason == Ending.model_error
+            ),
         )
+
+    @property
+    def commonest_problem(self) -> str:
+        """The commonest reason why dialogues were lost, as a sentence; empty if none were."""
+        if not self.problems:
+            return ""
+        problem, count = self.problems.most_common(1)[0]
+        return f"{count} of them: {problem.rstrip('.')}."
 
     def as_dict(self) -> JsonObject:
         plain = {
@@ -113,13 +135,23 @@ class Tally:
             "failed": self.failed,
         }
         usage = {role: list(astuple(used)) for role, used in self.usage.items()}
-        return {**plain, "discards": dict(self.discards), "usage": usage}
+        return {
+            **plain,
+            "discards": dict(self.discards),
+            "usage": usage,
+            "problems": dict(self.problems.most_common(MAX_PROBLEMS)),
+        }
 
     @classmethod
     def from_dict(cls, plain: JsonObject) -> Tally:
         values = dict(plain)
         usage = {role: Usage(*used) for role, used in values.pop("usage").items()}
-        return cls(discards=Counter(values.pop("discards")), usage=usage, **values)
+        return cls(
+            discards=Counter(values.pop("discards")),
+            usage=usage,
+            problems=Counter(values.pop("problems")),
+            **values,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +225,10 @@ class ProgressListener(Protocol):
 
     def on_totals(self, tally: Tally, used: Usage) -> None:
         """Called with the totals since the start of this process, when many workers play."""
+
+    def on_status(self, gates: Sequence[GateState], spent: float | None) -> None:
+        """Called regularly with the state of all endpoints, and the amount spent since the
+        start of this process; `None` if it is not counted."""
 
 
 @runtime_checkable

@@ -103,7 +103,7 @@ def test_the_second_version_says_what_changed_and_both_load_by_their_tags(
     for run, version in zip(runs, ("1.0.0", "1.1.0"), strict=True):
         done = simforge("push", run, REPO, "--version", version, env=hub.env)
         assert done.status == 0, done.err
-    assert "people: 12 before, 14 now" in done.out
+    assert "people: 12 -> 14" in done.out
     pulled = simforge(
         "pull", f"{REPO}@latest", "--out", tmp_path / "pulled", env=hub.env
     )
@@ -111,7 +111,7 @@ def test_the_second_version_says_what_changed_and_both_load_by_their_tags(
     card = (tmp_path / "pulled" / "README.md").read_text()
     assert (
         "1.1.0 against 1.0.0:" in card
-        and "- people: 12 before, 14 now" in card
+        and "- people: 12 -> 14" in card
         and 'revision="v1.1.0"' in card
     )
     for path in sorted((runs[1] / "data").rglob("*.parquet")):
@@ -138,8 +138,7 @@ print(simforge.scan("{REPO}@1.1.0", "personas").collect().height)
     ]
     told = simforge("diff", f"{REPO}@1.0.0", f"{REPO}@1.1.0", env=hub.env)
     assert (
-        told.status == 0
-        and "people: 12 in both, 0 only in the old, 2 only in the new" in told.out
+        told.status == 0 and "people: 12 in both, 0 only in A, 2 only in B" in told.out
     )
 
 
@@ -205,7 +204,7 @@ def test_a_version_with_three_pairs_turned_is_told_apart_and_both_are_there_by_t
     hub.calm()  # the `datasets` client that reads below does not ask again after a 503
     told = simforge("diff", f"{REPO}@1.0.0", f"{REPO}@1.0.1", env=hub.env)
     assert (
-        "in both, 3 of them with chosen and rejected swapped; 0 only in the old, 0 only in the new"
+        "in both, 3 of them with chosen and rejected swapped; 0 only in A, 0 only in B"
         in told.out
     ), told.err
     assert (
@@ -494,7 +493,7 @@ def test_diff_counts_labels_that_changed_sides(runs, tmp_path):
     )
     assert (
         f"pairs: {everything - 1} in both, 3 of them with chosen and rejected swapped; 1 only in "
-        "the old, 0 only in the new"
+        "A, 0 only in B"
     )
 
 

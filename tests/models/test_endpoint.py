@@ -196,7 +196,7 @@ def test_thinking_is_taken_out_in_every_notation(text):
 )
 def test_thinking_that_never_ends_is_a_cut_off_answer(text):
     reply = parse_reply(answer(text))
-    assert (reply.text, reply.finish) == ("", Finish.length)
+    assert (reply.text, reply.finish) == ("", Finish.thought)
 
 
 def test_an_answer_about_marks_of_thinking_is_left_as_it_is():
@@ -708,7 +708,7 @@ def test_an_endpoint_that_has_served_and_refuses_for_good_stops_the_run_so_that_
     assert (
         stopped.status,
         "answered 404" in stopped.err,
-        "Go on with" in stopped.err,
+        "To continue, run" in stopped.err,
     ) == (3, True, True), stopped.err
     Picky.gone_after = 10**9
     assert simforge(*command).status == 0

@@ -548,7 +548,7 @@ def test_a_run_that_is_told_to_end_says_how_to_go_on(start, endpoint):
     run.until(100)
     run.process.terminate()
     _, said = run.process.communicate(timeout=60)
-    assert (run.process.returncode, "Go on with" in said) == (130, True), said
+    assert (run.process.returncode, "To continue, run" in said) == (130, True), said
 
 
 def test_a_runtime_environment_that_cannot_be_is_told(endpoint, tmp_path):

@@ -162,7 +162,7 @@ def test_being_told_to_end_is_heard_at_any_moment(tmp_path):
         env={"CALLS": str(tmp_path / "calls")},
         process=True,  # how a process hears signals depends on what has run in it before
     )
-    assert (done.status, "Go on with" in done.err) == (130, True)
+    assert (done.status, "To continue, run" in done.err) == (130, True)
     assert "Traceback" not in done.err
 
 

@@ -18,7 +18,8 @@ from collections.abc import (
 )
 from typing import Any
 
-from simforge.run.shards import Shard, ShardDone
+from simforge.models.rate_limits import GateState
+from simforge.run.shards import Shard, ShardDone, Status
 
 PlayShard = Callable[[Shard], Awaitable[ShardDone]]
 "Function that plays a shard."
@@ -39,6 +40,16 @@ slots; more if slow dialogues keep shards unfinished."""
 
 HEARTBEAT_SECONDS = 1.0
 "Seconds between two status checks."
+
+
+def all_gates(statuses: Iterable[Status]) -> list[GateState]:
+    """Return the state of every endpoint in every worker."""
+    return [
+        gate
+        for status in statuses
+        for by_url in status.gates.values()
+        for gate in by_url.values()
+    ]
 
 
 class WorkerPool:

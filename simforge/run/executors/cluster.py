@@ -52,7 +52,8 @@ def connected(address: str | None, runtime_env: Path | None) -> Iterator[Any]:
         "logging_level": logging.ERROR,
         "runtime_env": environment or None,
     }
-    previous_handler = signal.getsignal(signal.SIGTERM)
+    numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    previous_handlers = {number: signal.getsignal(number) for number in numbers}
     try:
         if target:
             ray.init(address=target, **settings)
@@ -67,9 +68,9 @@ def connected(address: str | None, runtime_env: Path | None) -> Iterator[Any]:
             f"Ray cannot be used: {str(problem).splitlines()[0]}"
         ) from None
     if threading.current_thread() is threading.main_thread():
-        signal.signal(
-            signal.SIGTERM, previous_handler
-        )  # Ray installs its own handler, which ends the run silently
+        # Ray installs its own handlers, which end the run silently
+        for number, handler in previous_handlers.items():
+            signal.signal(number, handler)
     try:
         yield ray
     finally:

@@ -8,7 +8,12 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import replace
 
-from simforge.run.executors.base import HEARTBEAT_SECONDS, CurrentUrls, WorkerPool
+from simforge.run.executors.base import (
+    HEARTBEAT_SECONDS,
+    CurrentUrls,
+    WorkerPool,
+    all_gates,
+)
 from simforge.run.shards import Control, Job, ProgressListener, Shard, ShardDone, Worker
 
 
@@ -26,7 +31,7 @@ async def run(
     try:
         pool = WorkerPool(shards)
         pool.add(worker.wait_for_slot, worker.play)
-        pool.run_alongside(_update_urls(worker, urls))
+        pool.run_alongside(_exchange_status(worker, urls, listener))
         async with aclosing(pool.results()) as finished:
             async for played in finished:
                 yield played
@@ -34,8 +39,12 @@ async def run(
         await worker.close()
 
 
-async def _update_urls(worker: Worker, urls: CurrentUrls) -> None:
-    """Send the worker the current URLs of models whose URLs can change."""
+async def _exchange_status(
+    worker: Worker, urls: CurrentUrls, listener: ProgressListener
+) -> None:
+    """Send the worker the current URLs of models whose URLs can change, and the listener the
+    worker's status."""
     for number in itertools.count(1):
         await asyncio.sleep(HEARTBEAT_SECONDS)
-        worker.apply(Control(number, urls=urls()))
+        status = worker.apply(Control(number, urls=urls()))
+        listener.on_status(all_gates([status]), status.spent or None)

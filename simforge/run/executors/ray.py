@@ -39,6 +39,7 @@ from simforge.run.executors.base import (
     MAX_SHARDS,
     CurrentUrls,
     WorkerPool,
+    all_gates,
 )
 from simforge.run.shards import (
     Control,
@@ -538,6 +539,8 @@ class _RayWorkers:
                     self._shown_warnings.add(text)
                     log.warning("%s", text)
         self._listener.on_totals(tally, used)
+        spent = sum(status.spent for status in statuses.values())
+        self._listener.on_status(all_gates(statuses.values()), spent or None)
 
     async def close(self) -> None:
         """Close the workers, waiting for their replies in flight."""
