@@ -249,3 +249,9 @@ def objects_when_it_is_wrong(request: ChatRequest) -> str | ChatReply:
         if wrong
         else "And how do I go on with the wooden shelf?"
     )
+
+
+def never_changes_its_style(request: ChatRequest) -> str | ChatReply:
+    """The built-in actor, deaf to how friendly it is asked to be."""
+    answer = actor(request)
+    return answer.replace("!", ".") if isinstance(answer, str) else answer

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING
 import yaml
 
 from simforge.dataset import columns, licences, tables
-from simforge.dataset.manifest import DropRates, LicenceEntry, Manifest
+from simforge.dataset.manifest import (
+    DropRates,
+    LicenceEntry,
+    Manifest,
+    lost_dimensions,
+    unchecked_dimensions,
+)
 from simforge.dialogue.guards import GUARDS
 from simforge.identity import digest
 from simforge.judging import reliability
@@ -183,7 +189,7 @@ def _front_matter(manifest: Manifest) -> str:
             if manifest["licence"]["row"] == "other"
             else {}
         ),
-        "language": ["en"],
+        "language": manifest.get("languages") or ["en"],
         "tags": ["synthetic", "preference", "personalization", "simforge"],
         "size_categories": [size],
         "configs": configs,
@@ -312,6 +318,10 @@ def _provenance(manifest: Manifest) -> str:
             else "."
         ),
     ]
+    lines += [f"- **{sentence}**" for sentence in lost_dimensions(manifest)]
+    unchecked = unchecked_dimensions(manifest)
+    if unchecked:
+        lines.append(f"- Unchecked, since no measure exists: {', '.join(unchecked)}.")
     if recipe["paper"]:
         lines.append(f"- Reproduces: {recipe['paper'].strip()}")
     if recipe["departures"]:

@@ -85,6 +85,15 @@ class DropRates(TypedDict, total=False):
     groups: list[JsonObject]
 
 
+class DimensionCounts(TypedDict):
+    """Comparisons on one dimension, and the pairs that they gave."""
+
+    comparisons: int
+    pairs: int
+    measure: str | None
+    "Measure that checks its labels; `None` if there is none."
+
+
 class Manifest(TypedDict, total=False):
     """The manifest of a dataset version. Keys may be missing in versions of other releases."""
 
@@ -114,6 +123,10 @@ class Manifest(TypedDict, total=False):
     discards: dict[str, int]
     "By reason."
     dropped: DropRates
+    dimensions: dict[str, DimensionCounts]
+    "By dimension, where answers were compared on each."
+    languages: list[str]
+    "ISO codes of the languages of the dialogues, the commonest first."
     judges: JsonObject | None
     fidelity: JsonObject | None
     samples: list[JsonObject]
@@ -165,6 +178,36 @@ def parse_manifest(text: str | bytes, label: str) -> Manifest:
                 f"{label} lists a file that is none of: {', '.join(OPTIONAL_FILES)}."
             )
     return cast(Manifest, content)
+
+
+MIN_KEPT = 0.1
+"Share of a dimension's comparisons below which the dimension counts as lost."
+
+
+MIN_COMPARISONS = 10
+"Fewest comparisons from which a dimension can count as lost."
+
+
+def lost_dimensions(manifest: Manifest) -> list[str]:
+    """Describe the dimensions that are missing from the pairs, a sentence each."""
+    return [
+        f"The dimension {name} is missing from the data: {counts['pairs']} of its "
+        f"{counts['comparisons']} comparisons became pairs. The other figures do not speak of it."
+        for name, counts in manifest.get("dimensions", {}).items()
+        if counts["comparisons"] >= MIN_COMPARISONS
+        and counts["pairs"] < MIN_KEPT * counts["comparisons"]
+    ]
+
+
+def unchecked_dimensions(manifest: Manifest) -> list[str]:
+    """List the dimensions whose labels by construction no measure checks."""
+    if manifest["recipe"]["labels"]["by"] != "construction":
+        return []
+    return [
+        name
+        for name, counts in manifest.get("dimensions", {}).items()
+        if counts["measure"] is None and counts["pairs"]
+    ]
 
 
 @contextlib.contextmanager

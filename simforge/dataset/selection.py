@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import bisect
 import itertools
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simforge.catalog import records
-from simforge.dataset.manifest import DropRates
+from simforge.dataset.manifest import DimensionCounts, DropRates
 from simforge.judging.reliability import wilson
 from simforge.personas.spaces import Space
+from simforge.text.languages import language
 
 if TYPE_CHECKING:
     import polars as pl
@@ -25,6 +27,14 @@ if TYPE_CHECKING:
 
 MAX_GROUP_VALUES = 12
 "Maximum number of values of a trait that form groups; numbers with more are cut into quarters."
+
+
+MAX_IDENTIFIED = 2_000
+"Most dialogues whose language is identified."
+
+
+MIN_LANGUAGE_SHARE = 0.05
+"Smallest share of the dialogues of a language that is named."
 
 
 MIN_COMPARISONS = 30
@@ -84,6 +94,52 @@ def drop_rates(folder: Path, pack: Pack, space: Space) -> DropRates:
         "share": dropped_count / comparisons,
         "groups": outliers,
     }
+
+
+def by_dimension(folder: Path, space: Space) -> dict[str, DimensionCounts]:
+    """Count the comparisons on each dimension, and the pairs that they gave; empty if answers
+    were not compared on dimensions."""
+    import polars as pl
+
+    compared = (
+        records.scan_table(folder, "judgments")
+        .filter(pl.col("dimension").is_not_null(), profile_shown="profile")
+        .select("persona_id", "a", "b", "dimension")
+        .unique()
+        .group_by("dimension")
+        .len("comparisons")
+    )
+    kept = records.scan_table(folder, "preferences").group_by("dimension").len("pairs")
+    counts = compared.join(kept, on="dimension", how="left").sort("dimension").collect()
+    return {
+        name: {
+            "comparisons": comparisons,
+            "pairs": pairs or 0,
+            "measure": space.measure_of(name),
+        }
+        for name, comparisons, pairs in counts.iter_rows()
+    }
+
+
+def languages(folder: Path) -> list[str]:
+    """Return the ISO codes of the languages in which people write in at least a twentieth of
+    the dialogues, the commonest first."""
+    import polars as pl
+
+    texts = (
+        records.scan_table(folder, "turns")
+        .group_by("dialogue_id")
+        .agg(pl.col("text").str.join(" "))
+        .sort("dialogue_id")
+        .head(MAX_IDENTIFIED)
+        .collect()["text"]
+    )
+    counts = Counter(code for text in texts if (code := language(text[:2_000])))
+    return [
+        code
+        for code, count in counts.most_common()
+        if count >= MIN_LANGUAGE_SHARE * len(texts)
+    ]
 
 
 def _binomial_p_value(hits: int, total: int, share: float) -> float:

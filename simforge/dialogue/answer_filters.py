@@ -11,7 +11,7 @@ from itertools import pairwise
 from simforge.dialogue.guards import find_phrase
 from simforge.recipe.conditions import CONDITIONS
 from simforge.recipe.schema import Filters
-from simforge.text.measures import WORD, dominant_script, lower_words
+from simforge.text.measures import WORD, dominant_script, is_content_word, lower_words
 from simforge.types import Candidate, Finish
 
 
@@ -103,7 +103,9 @@ def _steering_runs(steering: str) -> tuple[tuple[str, ...], frozenset[str]]:
     runs = tuple(
         f" {' '.join(words[start : start + 6])} " for start in range(len(words) - 5)
     )
-    return runs, frozenset(word for word in words if len(word) > 3) - _COMMON_WORDS
+    return runs, frozenset(
+        word for word in words if is_content_word(word, 3)
+    ) - _COMMON_WORDS
 
 
 _COMMON_WORDS = frozenset(

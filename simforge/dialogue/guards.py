@@ -22,12 +22,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from functools import cache, cached_property, lru_cache
-from typing import Any
 
 from simforge import catalog
 from simforge.catalog import documents
 from simforge.recipe.schema import Policy
-from simforge.text.measures import WORD, dominant_script
+from simforge.text.languages import language, likelihoods
+from simforge.text.measures import WORD, asks, dominant_script, is_content_word
 from simforge.types import Finish, Message
 
 LEAK_WORDS = 10
@@ -80,13 +80,6 @@ MIN_LANGUAGE_WORDS = 4
 
 LANGUAGE_MARGIN = 12.0
 "Log-likelihood by which another language must be more likely."
-
-
-LANGUAGES = (
-    "ar bg bn ca cs da de el en es et fa fi fr gu he hi hr hu id it ja kk ko lt lv mk "
-    "ml mr nl no pa pl pt ro ru sk sl sr sv sw ta te th tl tr uk ur vi zh"
-).split()
-"ISO codes of the candidate languages: with every small one, short English is taken for creole."
 
 
 @dataclass(frozen=True)
@@ -441,25 +434,16 @@ def is_courtesy(text: str) -> bool:
     """Returns whether a message only thanks, praises or takes leave: courtesies, and hardly any
     content words besides them."""
     message_words, phrases = WORD.findall(text.lower().replace("’", "'")), _phrases()
-    if "?" in text or not message_words:
+    if asks(text) or not message_words:
         return False
     other_words = [
         word
         for word in message_words
-        if word not in phrases.courtesy_fillers and len(word) > 2
+        if word not in phrases.courtesy_fillers and is_content_word(word, 2)
     ]
     return len(other_words) <= max(1, len(message_words) // 4) and any(
         word in phrases.courtesy_words for word in message_words
     )
-
-
-@lru_cache(maxsize=4096)
-def language(text: str) -> str | None:
-    """Returns the ISO code of a text's language, by py3langid (after Lui and Baldwin 2012);
-    `None` without letters."""
-    if not dominant_script(text):
-        return None
-    return next(iter(_language_likelihoods(text)))
 
 
 def role_probability(name: str, text: str) -> float:
@@ -577,7 +561,8 @@ def _content_stems(fact: str) -> frozenset[str]:
     return frozenset(
         word[:5]
         for word in words
-        if (len(word) > 3 or word.isdigit()) and word not in _phrases().common_words
+        if (is_content_word(word, 3) or word.isdigit())
+        and word not in _phrases().common_words
     )
 
 
@@ -585,12 +570,12 @@ def _has_no_content(text: str) -> bool:
     """Returns whether a message is short and has no content words."""
     message_words = WORD.findall(text.lower().replace("’", "'"))
     return (
-        "?" not in text
+        not asks(text)
         and len(message_words) < SHORT_MESSAGE_WORDS
         and all(
             word in _phrases().courtesy_fillers
             for word in message_words
-            if len(word) > 2
+            if is_content_word(word, 2)
         )
     )
 
@@ -601,7 +586,7 @@ def _adds_nothing(text: str, before: Sequence[str]) -> bool:
     content_words = {
         word
         for word in WORD.findall(text.lower())
-        if len(word) > 3 and word not in _phrases().common_words
+        if is_content_word(word, 3) and word not in _phrases().common_words
     }
     earlier_words = set(WORD.findall(" ".join(before).lower()))
     return bool(content_words) and len(content_words - earlier_words) < 0.15 * len(
@@ -612,26 +597,8 @@ def _adds_nothing(text: str, before: Sequence[str]) -> bool:
 def _is_plausible(text: str, previous: str, current: str) -> bool:
     """Returns whether the earlier language is nearly as likely as the new one: the detector
     errs on short messages."""
-    ranked = _language_likelihoods(text)
+    ranked = likelihoods(text)
     return ranked.get(previous, -math.inf) > ranked[current] - LANGUAGE_MARGIN
-
-
-@lru_cache(maxsize=4096)
-def _language_likelihoods(text: str) -> dict[str, float]:
-    """Log-likelihood of each language, the most likely first."""
-    return {
-        name: float(likelihood)
-        for name, likelihood in _language_identifier().rank(text)
-    }
-
-
-@cache
-def _language_identifier() -> Any:
-    """Returns py3langid with its model loaded, limited to `LANGUAGES`."""
-    import py3langid
-
-    py3langid.set_languages(LANGUAGES)
-    return py3langid
 
 
 _BLANK_LINES = re.compile(r"[ \t]*\n(?:[ \t]*\n)+")

@@ -21,7 +21,7 @@ from simforge.catalog import documents, records
 from simforge.catalog.documents import Strict
 from simforge.dialogue.guards import GUARDS, MAX_MESSAGE_WORDS
 from simforge.judging.reliability import wilson
-from simforge.text.measures import words
+from simforge.text.measures import asks, words
 from simforge.types import JsonObject
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ _STYLE_CHECKS: dict[str, Callable[[str], bool]] = {
     "thanks": lambda text: bool(THANKS.search(text)),
     "polite": lambda text: bool(POLITE.search(text)),
     "praise": lambda text: bool(PRAISE.search(text)),
-    "question": lambda text: "?" in text,
+    "question": asks,
     "lower_case": lambda text: text[:1].islower(),
     "no_final_punctuation": lambda text: (
         text.rstrip()[-1:] not in (".", "?", "!", "…", "。", "？", "！")

@@ -292,6 +292,10 @@ class _SingleJudge:
         self._stability = [0.0, 0]
         self._constructed = [0, 0]
         self._p_correlation = _Correlation()
+        self._ratings: dict[tuple[Any, ...], float] = {}
+        "Rating of each answer, if the judge rates answers."
+        self._comparisons_by_rating = 0
+        self._asked_in_both_orders = False
 
     def add(self, row: Row, constructed: str | None) -> None:
         self.model, self._judgments = row["judge"], self._judgments + 1
@@ -310,7 +314,14 @@ class _SingleJudge:
                 self._constructed[0] + (row["outcome"] == constructed),
                 self._constructed[1] + 1,
             ]
+        if row["method"] == "rating":
+            self._comparisons_by_rating += 1
+            for side in ("a", "b"):
+                if row[f"value_{side}"] is not None:
+                    key = (row[side], row["dimension"], row["persona_id"])
+                    self._ratings[key] = row[f"value_{side}"]
         ab, ba = row["verdict_ab"], row["verdict_ba"]
+        self._asked_in_both_orders |= ab is not None and ba is not None
         for word, p in ((ab, row["p_ab"]), (ba, row["p_ba"])):
             if word in VOTES:
                 self._first_chosen = [
@@ -321,6 +332,22 @@ class _SingleJudge:
             self.verdicts[ab, ba] += 1
             if row["p_ab"] is not None and row["p_ba"] is not None:
                 self._p_correlation.add(row["p_ab"], 1 - row["p_ba"])
+
+    def _rating_figures(self) -> JsonObject:
+        """Figures of ratings: how many, how they spread, and how often they tie."""
+        values = list(self._ratings.values())
+        count = len(values)
+        mean = sum(values) / count if count else 0.0
+        variance = (
+            sum((value - mean) ** 2 for value in values) / count if count else 0.0
+        )
+        return {
+            "answers": count,
+            "mean": mean,
+            "deviation": math.sqrt(variance),
+            "different": len(set(values)),
+            "ties": wilson(self._outcomes[Outcome.tie], self._comparisons_by_rating),
+        }
 
     def summary(self) -> JsonObject:
         figures: JsonObject = {
@@ -334,7 +361,10 @@ class _SingleJudge:
                 if self._outcomes[name]
             },
             "repaired": self._repaired,
+            "asked_in_both_orders": self._asked_in_both_orders,
         }
+        if self._comparisons_by_rating:
+            figures["rated"] = self._rating_figures()
         if self._first_chosen[1]:
             figures["first"] = wilson(*self._first_chosen)
         if self._stability[1]:
@@ -403,6 +433,8 @@ def is_informative(summary: Mapping[str, Any]) -> bool | None:
 def describe(judge: str, summary: Mapping[str, Any]) -> str:
     """Describes a judge's reliability in a few sentences."""
     name = f"{judge} ({summary['model']})"
+    if summary.get("rated"):
+        return _describe_ratings(name, summary)
     if not summary["both_orders"]:
         outcomes = ", ".join(
             f"{outcome} {count}" for outcome, count in summary["outcomes"].items()
@@ -412,6 +444,11 @@ def describe(judge: str, summary: Mapping[str, Any]) -> str:
             if "first" in summary
             else ""
         )
+        if not summary["asked_in_both_orders"]:
+            return (
+                f"{name} answered {_questions(summary['questions'])} in one order only, as the "
+                f"recipe says: {outcomes}.{first} Its reliability is not measured."
+            )
         return (
             f"{name} answered {_questions(summary['questions'])}, none of them readably "
             f"in both orders: {outcomes}.{first} That is too little to "
@@ -441,6 +478,29 @@ def describe(judge: str, summary: Mapping[str, Any]) -> str:
         ) / 2
         text += f" It is wrong in at least about {error_rate:.0%} of its calls."
     return text
+
+
+def _describe_ratings(name: str, summary: Mapping[str, Any]) -> str:
+    """Describe a judge that rates answers one by one: it has no orders that could differ."""
+    rated = summary["rated"]
+    text = f"{name} rated {rated['answers']} answers"
+    if rated["answers"]:
+        text += (
+            f": on average {rated['mean']:.0f}, standard deviation "
+            f"{rated['deviation']:.0f}, {rated['different']} different values; two answers got "
+            f"the same rating in {_percent_with_interval(rated['ties'])}"
+        )
+    unreadable = summary["outcomes"].get("unreadable", 0)
+    if unreadable:
+        text += f"; {unreadable} ratings could not be read"
+    if "stability" in summary:
+        text += f"; asked again, it gave the same in {summary['stability']:.0%}"
+    if "agrees_with_construction" in summary:
+        text += (
+            "; where it decided, it agreed with the label by construction in "
+            f"{_percent_with_interval(summary['agrees_with_construction'])}"
+        )
+    return f"{text}."
 
 
 def _questions(count: int) -> str:

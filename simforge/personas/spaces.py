@@ -194,6 +194,13 @@ class Space(Strict):
             if value
         ]
 
+    def measure_of(self, dimension: str) -> str | None:
+        """Return the measure or scorer that tells the poles of a dimension apart, if any."""
+        definition = self.dimensions.get(dimension)
+        return getattr(definition, "measure", None) or getattr(
+            definition, "scorer", None
+        )
+
     def pole(self, profile: Profile, dimension: str | None) -> Pole | None:
         """Return the pole that the person wants on a dimension, if any."""
         value = (

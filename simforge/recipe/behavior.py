@@ -24,6 +24,7 @@ from simforge.catalog import documents
 from simforge.catalog.documents import Strict
 from simforge.identity import rng
 from simforge.recipe.schema import Dialogue
+from simforge.text.measures import CJK
 from simforge.types import Behavior, Scenario
 
 Z_90 = 1.2815515655
@@ -144,18 +145,19 @@ def _log_standard_deviation(style: WritingStyle) -> float:
 def add_typing_errors(
     text: str, behavior: Behavior, random_source: random.Random
 ) -> str:
-    """Apply the person's typing habits to a message: lower case, no final stop, mistyped
-    words."""
+    """Apply the person's typing habits to a message: lower case, no final stop (question marks
+    stay, they are no habit), mistyped words."""
     if behavior.lower_case and text:
         text = re.sub(r"\bI\b", "i", text[0].lower() + text[1:])
     if behavior.no_final_punctuation:
-        text = text.rstrip(".?!") or text
+        text = text.rstrip(".!。！") or text
     if behavior.typos:
         text = re.sub(
             r"[^\W\d_]{4,}",
             lambda match: (
                 _mistype(match[0], random_source)
                 if random_source.random() < behavior.typos
+                and not CJK.search(match[0])  # not typed letter by letter
                 else match[0]
             ),
             text,

@@ -162,7 +162,7 @@ def _without_text_checks(recipe: Recipe) -> Recipe:
                 update={"guards": dict.fromkeys(GUARDS, "off")}
             ),
             "filters": recipe.filters.model_copy(update=dict.fromkeys(checks, False)),
-            "pairing": recipe.pairing.model_copy(update={"length_ratio": None}),
+            "pairing": recipe.pairing.model_copy(update={"max_length_ratio": None}),
         }
     )
 

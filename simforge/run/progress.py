@@ -24,7 +24,7 @@ from rich.table import Table
 from rich.text import Text as RichText
 
 from simforge.catalog import records
-from simforge.dataset.manifest import DropRates, Manifest
+from simforge.dataset.manifest import DropRates, Manifest, lost_dimensions
 from simforge.judging import reliability
 from simforge.judging.reliability import BLIND_CONTROLS
 from simforge.models.providers import provider_of
@@ -277,6 +277,8 @@ def print_summary(path: Path, manifest: Manifest, stream: TextIO | None = None) 
     console.print(
         "  " + ", ".join(f"{count} {table}" for table, count in counts.items())
     )
+    for sentence in lost_dimensions(manifest):
+        console.print(Text(sentence, style="bold yellow"))
     _print_models(console, manifest)
     if manifest["spent"] is not None:
         console.print(Text(f"  {manifest['spent']:.4g} spent at the prices given"))

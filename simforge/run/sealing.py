@@ -210,6 +210,8 @@ def _manifest(
             sorted((totals.discards + Counter(duplicate=sealed.duplicates)).items())
         ),
         "dropped": selection.drop_rates(staging, plan.cast.pack, plan.space),
+        "dimensions": selection.by_dimension(staging, plan.space),
+        "languages": selection.languages(staging),
         "judges": sealed.judges,
         **_rating_scale(plan),
         "fidelity": style.summary(staging),

@@ -17,10 +17,25 @@ from functools import cache, lru_cache
 
 from simforge.errors import UsageError
 
-WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+_CJK_RANGES = (
+    "\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    "\U00020000-\U0003134f"
+)
 
 
-_SENTENCE = re.compile(r"[.!?…。！？]+(?:\s|$)|\n+")
+CJK = re.compile(f"[{_CJK_RANGES}]")
+"A character of Chinese or Japanese, which put no spaces between words."
+
+
+WORD = re.compile(rf"[{_CJK_RANGES}]|[^\W_{_CJK_RANGES}]+(?:['’][^\W_{_CJK_RANGES}]+)*")
+"A word; in Chinese and Japanese, a character."
+
+
+QUESTION_MARKS = "?？؟;"
+"Question marks: Latin, full-width, Arabic, Greek."
+
+
+_SENTENCE = re.compile(r"[.!?…]+(?:\s|$)|[。！？]+|\n+")
 
 
 Measure = Callable[[str], float]
@@ -40,6 +55,17 @@ def measure(function: Measure) -> Measure:
         )
     MEASURES[name] = lru_cache(maxsize=16_384)(function)
     return function
+
+
+def asks(text: str) -> bool:
+    """Returns whether a text contains a question mark of any script."""
+    return any(mark in text for mark in QUESTION_MARKS)
+
+
+def is_content_word(word: str, longer_than: int) -> bool:
+    """Returns whether a word can carry content: it has more letters than function words
+    usually have, or is a character that is a word."""
+    return len(word) > longer_than or CJK.match(word) is not None
 
 
 @lru_cache(maxsize=512)

@@ -13,7 +13,7 @@ import pytest
 from conftest import simforge
 from helpers import generated, played, recipe_of, table
 
-from simforge.dialogue.guards import GUARDS
+from simforge.dialogue.guards import GUARDS, GuardedMessage, is_courtesy, reveals
 from simforge.dialogue.user import User, without_quotes
 from simforge.errors import RecipeError, SimForgeError
 from simforge.identity import file_sha256, rng
@@ -787,3 +787,31 @@ def test_the_manifest_and_the_card_say_how_the_users_were(tmp_path):
     assert 0 <= low <= fidelity["guards"]["stage"]["share"] <= high <= 1
     card = (out / "README.md").read_text()
     assert "## The simulated users" in card and "stage directions" in card
+
+
+def test_chinese_is_counted_and_left_as_it_is():
+    from simforge.text import measures
+    from simforge.text.languages import language
+
+    question = "谢谢，那温度应该是多少？"
+    assert not is_courtesy(question) and is_courtesy("谢谢谢谢") is False
+    assert measures.words("用温水洗手即可。") == 7
+    assert measures.words("two words, l'eau") == 3
+    assert language("请用温水洗手，然后擦干。") == "zh"
+    long = GuardedMessage("水" * 300).objections(["too_long"])
+    assert long == {"too_long": "300 words"}
+    careless = Behavior(no_final_punctuation=True, typos=1.0)
+    assert add_typing_errors(
+        "温度应该是多少呢朋友？", careless, rng(0, "t", "k")
+    ).endswith("？")
+    assert (
+        add_typing_errors("我要一些温水谢谢", careless, rng(0, "t", "k"))
+        == "我要一些温水谢谢"
+    )
+    assert reveals("我今年四十岁了", "四十岁")
+
+
+def test_a_question_keeps_its_mark_when_final_stops_are_left_out():
+    behavior = Behavior(no_final_punctuation=True)
+    assert add_typing_errors("And then?", behavior, rng(0, "t", "k")) == "And then?"
+    assert add_typing_errors("Thanks.", behavior, rng(0, "t", "k")) == "Thanks"

@@ -1435,11 +1435,9 @@ def test_three_people_share_a_prompt_and_one_answers_to_anothers_message_is_reje
     }
     assert pairs["prompt_id"].n_unique() <= 10 and pairs["system"].n_unique() > 20
     assert pairs["system"].str.starts_with("You are an assistant.").all()
-    usage = manifest(out)["usage"]
-    assert (usage["writer"]["calls"], usage["assistants"]["calls"]) == (
-        60,
-        60,
-    )  # as many again come from the ledger
+    paid, used = manifest(out)["usage"], manifest(out)["used"]
+    for role in ("writer", "assistants"):
+        assert (paid[role]["calls"], used[role]["calls"]) == (30, 60)
 
 
 def test_an_answer_of_ones_own_walk_of_life_beats_each_of_the_others(tmp_path):
@@ -1533,3 +1531,37 @@ def test_the_guides_examples_are_valid(tmp_path):
         "helpful_rm",
         "cost_model",
     ]
+
+
+def test_a_judge_that_rates_is_described_by_its_ratings(tmp_path):
+    out = made(tmp_path / "run", "prism", people=12)
+    judge = manifest(out)["judges"]["judges"]["judge"]
+    assert judge["rated"]["answers"] > 30 and judge["rated"]["different"] > 5
+    said = reliability.describe("judge", judge)
+    assert "rated" in said and "different values" in said
+    assert "in both orders" not in said and "first" not in said.split("same rating")[0]
+
+
+def test_a_judge_asked_in_one_order_is_said_to_be(tmp_path):
+    out = made(
+        tmp_path / "run", "psoup", "judge.share=1", "judge.orders=one", people=12
+    )
+    judge = manifest(out)["judges"]["judges"]["judge"]
+    said = reliability.describe("judge", judge)
+    assert "in one order only, as the recipe says" in said
+    assert "none of them readably" not in said
+
+
+def test_a_dimension_that_vanished_is_the_first_thing_that_is_said(tmp_path):
+    out = tmp_path / "run"
+    done = simforge(
+        *("generate", "psoup", "--personas", 20, "--out", out),
+        *("--model", "scripted:scripts:never_changes_its_style"),
+    )
+    assert done.status == 0, done.err
+    sentence = "The dimension style is missing from the data"
+    lines = [line for line in done.out.splitlines() if line.strip()]
+    assert any(sentence in line for line in lines[:5]), lines[:5]
+    verdict = json.loads((out / "audit.json").read_text())["verdict"]
+    assert verdict[0]["weight"] == "fault" and sentence in verdict[0]["text"]
+    assert sentence in (out / "README.md").read_text()

@@ -579,6 +579,22 @@ def test_what_a_run_keeps_for_itself_is_private(scripted_run):
     assert all(part.stat().st_mode & 0o077 == 0 for part in _parts(scripted_run))
 
 
+def test_the_card_names_the_languages_of_the_dialogues(tmp_path):
+    prompts = tmp_path / "p.csv"
+    prompts.write_text(
+        "text\n"
+        + "".join(f"请用一句话解释第{n}个问题的答案。\n" for n in range(6))
+        + "Why does the moon change its shape over a month?\n" * 1
+    )
+    done = simforge(
+        *("generate", "psoup", "--personas", 9, "--model", "scripted:"),
+        *("--prompts", prompts, "--out", tmp_path / "r"),
+    )
+    assert done.status == 0, done.err
+    front = yaml.safe_load((tmp_path / "r/README.md").read_text().split("---\n")[1])
+    assert front["language"][0] == "zh" and "en" in front["language"]
+
+
 def test_the_card_counts_each_reply_once(tmp_path):
     out = tmp_path / "r"
     done = simforge(
