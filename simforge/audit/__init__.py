@@ -1,8 +1,8 @@
 """The audit: how much personal preference a dataset contains, in bits, and what else decides
 its labels.
 
-    audit("OUT")                                  -> all results, as in `audit.json`
-    audit("mine.parquet", Options(columns={...})) -> the same for preference data from elsewhere
+    audit("OUT")                                -> all results, as in `audit.json`
+    audit("mine.parquet", AuditOptions({...}))  -> the same for data from elsewhere
 
 Each figure has its sample size and a 95 % interval, or the reason why it was not measured.
 docs/audit.md explains the measures and their good values.

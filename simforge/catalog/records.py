@@ -69,7 +69,7 @@ def scan_table(folder: Path, table: str, split: str | None = None) -> pl.LazyFra
     """Scan a table in a dataset's folder. Raises `SourceError` if it has no files."""
     paths = table_files(folder, table, split)
     if not paths:
-        raise SourceError(f"{folder} is no dataset: there is no data/{table} in it.")
+        raise SourceError(f"{folder} is not a dataset: there is no data/{table} in it.")
     return scan_parquet(paths)
 
 

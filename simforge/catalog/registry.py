@@ -83,7 +83,7 @@ class Registry(Mapping[str, T], Generic[T]):
         extension = getattr(module, variable, None)
         if not isinstance(extension, self._type):
             raise UsageError(
-                f"{reference} is no {self.kind}: it needs `{variable}`, an object of the type "
+                f"{reference} is not a {self.kind}: it needs `{variable}`, an object of the type "
                 f"{self._type.__name__}."
             )
         return extension

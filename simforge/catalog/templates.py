@@ -308,7 +308,7 @@ def load(reference: str) -> Generator:
             entry.label,
             first_line + body[: match.start()].count("\n"),
             "",
-            f"@{match[1]} is no section"
+            f"@{match[1]} is not a section"
             + (suggest(match[1], SECTIONS) or f"; there are: {', '.join(SECTIONS)}"),
         )
         for match in re.finditer(r"^@(\w+)[ \t]*$", body, re.MULTILINE)

@@ -68,7 +68,7 @@ def licence_of_rows(sources: Mapping[str, str]) -> LicenceEntry:
     }
     share_alike = [
         name for name in licences if {"sa", "use"} & {*_conditions(name)}
-    ]  # what is made of it stands under just that
+    ]  # derived works must keep this licence
     fitting = [
         name
         for name in CONDITIONS_BY_LICENCE

@@ -86,7 +86,7 @@ def problems(folder: Path) -> list[str]:
             else ""
         )
         raise UsageError(
-            f"{folder} is no finished run: there is no manifest.json in it.{hint}"
+            f"{folder} is not a finished run: there is no manifest.json in it.{hint}"
         )
     try:
         manifest = read_manifest(folder)

@@ -80,20 +80,30 @@ async def request_answers(
         branch_id, turn, prefix, "" if shared else f"/{scenario.group}", setup, calls
     )
     candidates_by_number: dict[int, list[Candidate]] = {}
+    revised = next(
+        (
+            r.variant.definition.revises
+            for r in requests
+            if r.variant.definition.revises
+        ),
+        "",
+    )
     for is_revision in (False, True):
         numbers = [
             number
             for number, request in enumerate(requests)
             if bool(request.variant.definition.revises) is is_revision
         ]
-        plain = [
+        answers_to_revise = [
             candidate
             for candidates in candidates_by_number.values()
             for candidate in candidates
-            if candidate.condition == "plain"
+            if candidate.condition == revised
         ]
         drafts = [
-            candidate for candidate in plain if candidate.variant == plain[0].variant
+            candidate
+            for candidate in answers_to_revise
+            if candidate.variant == answers_to_revise[0].variant
         ]
         pending = (
             context.revise(requests[n], drafts)

@@ -70,7 +70,7 @@ class _OpenBranch:
 
     @property
     def winning_variant(self) -> str | None:
-        """Arm of the answer that continued the dialogue at the previous turn."""
+        """Variant of the answer that continued the dialogue at the previous turn."""
         last = self.turns[-1] if self.turns else None
         return (
             next(

@@ -92,7 +92,7 @@ def manifest(source: str | Path) -> Manifest:
             raise SourceError(
                 f"{source} is a run that is not finished: repeat the command that began it."
             ) from None
-        raise SourceError(f"{source} is no dataset: {why}.{_hint(source)}") from None
+        raise SourceError(f"{source} is not a dataset: {why}.{_hint(source)}") from None
     return parse_manifest(text, location)
 
 
@@ -277,7 +277,7 @@ def _missing_error(
             f"{source}: {table} has no split {split!r}{suggest(str(split), splits)}."
         )
     return SourceError(
-        f"{source} is no dataset: there is no data/{table} in it.{_hint(source)}"
+        f"{source} is not a dataset: there is no data/{table} in it.{_hint(source)}"
     )
 
 

@@ -1,6 +1,6 @@
 """Numbered releases of a sealed run, independent of where they are published.
 
-Shared by the Hub (`hub`) and other stores (`stores`): version numbers, removal of sensitive
+Shared by the Hub (`huggingface`) and other stores (`urls`): version numbers, removal of sensitive
 columns, and the texts that name a version and list its changes.
 """
 
@@ -100,11 +100,11 @@ def stage_for_publication(
     folder: Path, with_traits: bool, version: str
 ) -> Iterator[tuple[Path, Manifest]]:
     """Stage a run's data and manifest for publication, without sensitive columns unless
-    `traits` is set."""
+    `with_traits` is set."""
     path = folder / "manifest.json"
     if not path.is_file():
         raise UsageError(
-            f"{folder} is no finished run: there is no manifest.json in it."
+            f"{folder} is not a finished run: there is no manifest.json in it."
         )
     manifest = read_manifest(folder)
     if not {"licence", "clusters", "traits"} <= {*manifest}:

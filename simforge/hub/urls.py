@@ -1,7 +1,7 @@
 """Dataset versions as folders at a URL supported by fsspec, such as `s3://bucket/soup`.
 
     push(Path("OUT"), "s3://bucket/soup", "1.2.0")     -> s3://bucket/soup/v1.2.0
-    located("s3://bucket/soup@1.2.0")                  -> its location and its manifest
+    locate("s3://bucket/soup@1.2.0")                  -> its location and its manifest
 
 A version is complete once its manifest exists, which is written last. It is never overwritten:
 pushing the same bytes changes nothing, different bytes are refused. An interrupted push does

@@ -1,10 +1,10 @@
-"""Judgments: combines the result of a rule, or a judge's verdicts in all orders, into one
-judgment per person.
+"""Rules: judgments that no model makes.
 
-- Construction: the answer steered by the person's own profile beats an answer that was not. -
-Measure: compares a number computed from each text, if the space has a measure for the
-dimension. - Scorers: compares scores of the texts, weighted by the profile. - Model: p = (p_ab
-+ 1 - p_ba) / 2. A model that follows the order instead of the answers shows up as inconsistent.
+- By construction: the answer that was steered by the person's own profile beats one that was not.
+- By measure: a number computed from each text, if the space has a measure for the dimension.
+- By scorers: scores of the texts, weighted by the profile.
+
+`aggregation` combines the verdicts of models.
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@ sampled. Sampling is columnar: every trait has its own random stream and uses on
 candidate. So person i does not depend on the number of people, and a cast of a million is
 sampled without a Python loop over rows. Texts and ids are made on demand.
 
-    cast = sample(load("everyday"), n=1000, seed=0)
+    cast = sample_cast(load_pack("everyday"), n=1000, seed=0)
     cast.traits(0)  ->  {"country": "Kenya", "age": 41, ...}
 
-`pack` has the file format, `reading` the checks, `sampling` the distributions, `check` the
+`pack` has the file format, `pack_checks` the checks, `sampling` the distributions, `check` the
 comparison of expected and observed shares, and `tables` the files that packs name.
 """
 

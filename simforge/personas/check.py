@@ -161,25 +161,25 @@ MAX_PRINTED_VALUES = 12
 
 def format_check(result: SamplingCheck, name: str) -> str:
     """Return the result as text."""
-    passed = result.rejections
+    rejections = result.rejections
     lines = [f"{name}: {result.n} people, seed {result.seed}"]
-    if passed.incomplete:
+    if rejections.incomplete:
         lines.append(
-            f"{passed.incomplete} rows of the people's file lack a value and are left out"
+            f"{rejections.incomplete} rows of the people's file lack a value and are left out"
         )
-    if passed.by_condition or passed.quota_full:
+    if rejections.by_condition or rejections.quota_full:
         lines.append(
-            f"{passed.failed_conditions + passed.quota_full} of {passed.candidates} "
+            f"{rejections.failed_conditions + rejections.quota_full} of {rejections.candidates} "
             "candidates were passed over:"
         )
         lines += [
             f"  {count} fail {text!r}"
             + ("" if count else " (nobody fails it; check the spelling of the values)")
-            for text, count in passed.by_condition.items()
+            for text, count in rejections.by_condition.items()
         ]
         lines += (
-            [f"  {passed.quota_full} fell into a full quota"]
-            if passed.quota_full
+            [f"  {rejections.quota_full} fell into a full quota"]
+            if rejections.quota_full
             else []
         )
     if any(comparison.kind == "quota" for comparison in result.comparisons):

@@ -69,7 +69,7 @@ def read_cast(path: Path, fallback: str, n: int | None) -> Cast:
 
     files = sorted(path.glob("data/personas/*.parquet")) if path.is_dir() else [path]
     if not files or not all(file.is_file() for file in files):
-        problem_text = "is no finished run" if path.is_dir() else "is not there"
+        problem_text = "is not a finished run" if path.is_dir() else "is not there"
         raise SourceError(
             f"--cast {path} {problem_text}; give a file of `personas sample --out`, or "
             "a run folder."

@@ -66,7 +66,9 @@ def _load_merged(
     if parent in (*descendants, reference):
         return document, [
             *mistakes,
-            document.mistake(("extends",), f"goes round in a circle: {parent}"),
+            document.mistake(
+                ("extends",), f"depends on itself through a cycle: {parent}"
+            ),
         ]
     try:
         base, more = _load_merged(parent, (*descendants, reference))

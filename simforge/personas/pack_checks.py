@@ -446,7 +446,7 @@ class _PackChecker:
             circle = cast(list[str], problem.args[1])
             self.add_mistake(
                 ("traits", circle[0]),
-                f"goes round in a circle: {' → '.join(reversed(circle))}",
+                f"depends on itself through a cycle: {' → '.join(reversed(circle))}",
             )
 
     def _check_correlated(self) -> None:

@@ -5,8 +5,8 @@ Message length and typing errors are not requested from a model with adjectives,
 overdoes (arXiv 2605.20204). Instead the model is given a number of words, and typing errors are
 added to its text afterwards.
 
-    style = load("oasst1")                       # personas/writing/oasst1.yaml
-    behavior = draw(recipe.dialogue, style, scenario, seed)
+    style = load_writing_style("oasst1")         # personas/writing/oasst1.yaml
+    behavior = draw_behavior(recipe.dialogue, style, scenario, seed)
     add_typing_errors("I need help.", behavior, rng)  ->  "i need hlep"
 """
 

@@ -528,7 +528,7 @@ def _of_generators(
             ]
             yield document.mistake(
                 path,
-                f"{generator.label} speaks to the role {generator.front.role!r}, and "
+                f"{generator.label} is written for the role {generator.front.role!r}, and "
                 f"the recipe uses it for {role!r}. There are: {', '.join(matching)}.",
             )
             continue
@@ -538,7 +538,7 @@ def _of_generators(
             if form is None:
                 yield generator.mistake(
                     "form",
-                    "there is no judge form "
+                    "there is not a judge form "
                     f"{generator.front.form!r}{suggest(generator.front.form, FORMS)}",
                 )
                 continue
@@ -613,7 +613,7 @@ def _of_judge(
 def _of_space(
     document: Document, recipe: Recipe, space: spaces.Space
 ) -> Iterator[Mistake]:
-    """Find what the preference space cannot give, and wishes that it must not have."""
+    """Find what the preference space cannot give, and unsafe poles."""
     own = spaces.read_document(recipe.cast.space)
     for variant in recipe.candidates.all_variants:
         kinds = variant.definition.space_kinds

@@ -86,11 +86,11 @@ def _may_hold_secret(assignment: str) -> bool:
 
 def read_options(run: Path, typed: tuple[str, ...] = ()) -> tuple[Options, Path]:
     """The options that a run was started with, and the folder that their paths start from. Raises
-    `UsageError` if the folder is no run."""
+    `UsageError` if the folder is not a run."""
     path = run / "work" / "options.json"
     if not path.is_file():
         raise UsageError(
-            f"{run} is no run of this version: there is no {path.relative_to(run)} in it."
+            f"{run} is not a run of this version: there is no {path.relative_to(run)} in it."
         )
     content = files.read_json_object(path)
     try:

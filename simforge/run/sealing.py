@@ -98,12 +98,12 @@ class _SealingResult:
 def _write_tables(folder: RunFolder, plan: Plan, staging: Path) -> _SealingResult:
     """Stream all rows into the files of the tables. All judgments are read first, since the
     noise of a judge decides the value of its labels."""
-    record = reliability.JudgeStatistics()
+    judge_statistics = reliability.JudgeStatistics()
     for part in folder.parts():
-        record.add(tables.judge_rows(part))
+        judge_statistics.add(tables.judge_rows(part))
     noise, uninformed, duplicates = (
-        record.noise,
-        record.uninformative,
+        judge_statistics.noise,
+        judge_statistics.uninformative,
         DuplicateFilter(plan.recipe.filters.near_duplicates),
     )
     writer = TableWriter(staging / "data")
@@ -154,7 +154,7 @@ def _write_tables(folder: RunFolder, plan: Plan, staging: Path) -> _SealingResul
         )
     counts = writer.close({**tables.SCHEMAS, "personas": schema})
     return _SealingResult(
-        counts, record.summary(), duplicates.distinct, duplicates.dropped
+        counts, judge_statistics.summary(), duplicates.distinct, duplicates.dropped
     )
 
 

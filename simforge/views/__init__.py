@@ -116,7 +116,7 @@ def names() -> list[str]:
 
 def view(name: str) -> ViewModule:
     """Import a view by name, or a user's own by the path of its file (`./mine.py`). Raises
-    `NotFound`, and `UsageError` for a file that is no view."""
+    `NotFound`, and `UsageError` for a file that is not a view."""
     if name.endswith(".py"):
         module = module_of_file(Path(name).expanduser())
         if not hasattr(module, "frame"):

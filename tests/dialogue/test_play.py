@@ -93,7 +93,7 @@ def test_a_models_text_can_become_neither_a_section_nor_a_template(tmp_path):
         ("---\nrole", "role", "must start with front matter"),
         ("role: user", "role: usr", "'usr' is not allowed; did you mean 'user'"),
         ("@system\n", "", "must start with a section"),
-        ("@heard", "@herd", "@herd is no section; did you mean 'heard'"),
+        ("@heard", "@herd", "@herd is not a section; did you mean 'heard'"),
         ("{{ persona }}", "{{ persona", "template: "),
         (
             "description: d\n",

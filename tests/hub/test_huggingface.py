@@ -299,7 +299,10 @@ def test_what_a_pack_calls_sensitive_stays_at_home_unless_it_is_named(hub, tmp_p
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("push", "nowhere", REPO, "--version", "1.0.0"), "nowhere is no finished run"),
+        (
+            ("push", "nowhere", REPO, "--version", "1.0.0"),
+            "nowhere is not a finished run",
+        ),
         (
             ("push", "RUN", REPO, "--version", "1.0"),
             "a version has three numbers, such as 1.2.0, and not '1.0'",
@@ -315,7 +318,10 @@ def test_what_a_pack_calls_sensitive_stays_at_home_unless_it_is_named(hub, tmp_p
         (("versions", "stub/none"), "the Hub has no dataset stub/none"),
         (("pull", "stub/none", "--out", "x"), "is written OWNER/NAME@1.2.0"),
         (("pull", f"{REPO}@9.0.0", "--out", "x"), "there is no version named '9.0.0'"),
-        (("diff", "nowhere", "RUN"), "nowhere is no dataset: there is no such folder"),
+        (
+            ("diff", "nowhere", "RUN"),
+            "nowhere is not a dataset: there is no such folder",
+        ),
     ],
 )
 def test_a_mistake_with_the_hub_is_a_sentence(
@@ -527,7 +533,7 @@ def test_tables_are_scanned_and_loaded_from_a_folder_and_a_url(runs):
             NotFound,
             "there is no split named 'test'",
         ),
-        (lambda run: package.scan(run / "work"), SourceError, "is no dataset"),
+        (lambda run: package.scan(run / "work"), SourceError, "is not a dataset"),
         (
             lambda run: package.load(run, where="dimensoin = 'x'"),
             UsageError,

@@ -162,7 +162,7 @@ def test_lost_dialogues_are_played_again_with_the_runs_own_options(tmp_path):
     assert json.loads((run / "manifest.json").read_text())["dialogues"]["failed"] == 0
     nothing = simforge("retry", run, *allowed, env=env)
     assert (nothing.status, "has no failed dialogues" in nothing.out) == (0, True)
-    assert "is no run of this version" in simforge("retry", tmp_path).err
+    assert "is not a run of this version" in simforge("retry", tmp_path).err
 
 
 def test_a_cluster_that_is_not_there_is_told_before_a_folder_is_made(tmp_path):

@@ -617,7 +617,7 @@ def test_any_valid_pack_draws_people_who_fit_its_own_schema(
         (TEAM, "{file: ./hobbies.txt}", "there is no file ./hobbies.txt beside the pack"),
         (TEAM, "{file: tables/contries}", "no shipped list or table is named"),
         (TEAM, "{given: fit, table: {true: {one_of: [red]}, false: {one_of: [blue]}}}",
-         "goes round in a circle: (team → fit → age → team|fit → age → team → fit|age → team → "
+         "depends on itself through a cycle: (team → fit → age → team|fit → age → team → fit|age → team → "
          "fit → age)"),
         ("30-40:", "31-40:", "does not cover age from 20 to 39, and has no default"),
         ("30-40:", "25-40:", "the ranges 20-29 and 25-40 overlap"),
@@ -772,7 +772,7 @@ def test_packs_that_extend_each_other_are_refused(tmp_path):
         (tmp_path / f"{one}.yaml").write_text(
             HEAD + f"extends: ./{other}.yaml\ntext: x\n"
         )
-    with pytest.raises(RecipeError, match="goes round in a circle"):
+    with pytest.raises(RecipeError, match="depends on itself through a cycle"):
         load_pack(str(tmp_path / "a.yaml"))
 
 
@@ -947,7 +947,7 @@ def test_two_runs_with_one_cast_are_on_the_same_people(tmp_path):
     ("arguments", "sentence"),
     [
         (["--cast", "none.parquet"], "--cast none.parquet is not there"),
-        (["--cast", "."], "--cast . is no finished run"),
+        (["--cast", "."], "--cast . is not a finished run"),
         (
             ["--cast", "c.parquet", "--personas", "9"],
             "has 3 people, and --personas asks for 9",

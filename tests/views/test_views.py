@@ -329,7 +329,7 @@ def test_what_cannot_be_exported_is_a_sentence(run, tmp_path):
     done = simforge("export", tmp_path, "--view", "hh", "--to", tmp_path / "x.jsonl")
     assert (
         done.status == 2
-        and "is no dataset: there is no manifest.json in it" in done.err
+        and "is not a dataset: there is no manifest.json in it" in done.err
     )
 
 
