@@ -117,9 +117,9 @@ def _add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--cast",
-        type=Path,
-        metavar="FILE",
-        help="use these people: a file written by `personas sample --out`, or another run's folder",
+        metavar="SOURCE",
+        help="use these people: a file written by `personas sample --out`, another run's folder, "
+        "or a published version such as OWNER/NAME@1.2.0",
     )
     parser.add_argument(
         "--set",

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from simforge.dataset.manifest import DATA_FILE, Manifest, read_manifest
+from simforge.dataset.manifest import Manifest, read_manifest
 from simforge.errors import HubError, NotFound, SourceError, UsageError
 from simforge.hub import releases
 from simforge.hub.releases import TAG, PublishedVersion, PushResult, Version
@@ -162,14 +162,7 @@ def pull(
         raise UsageError(
             f"{out} already exists and is not empty: choose another --out."
         )
-    # only what the manifest lists, whose names lie below the folder and are no patterns
-    wanted = [
-        name
-        for name in releases.published_files(published.manifest)
-        if not tables
-        or name in ("README.md", "manifest.json", "audit.json")
-        or _is_wanted(name, tables, split)
-    ]
+    wanted = releases.files_of_tables(published.manifest, tables, split)
     folder = Path(
         _with_retries(
             lambda: snapshot_download(
@@ -199,17 +192,6 @@ def pull(
             )
         _VERIFIED_FILES.add((path, digest))
     return folder
-
-
-def _is_wanted(name: str, tables: tuple[str, ...], split: str | None) -> bool:
-    """Return whether a data file belongs to one of the tables, and to a split if one is
-    given."""
-    parts = DATA_FILE.fullmatch(name)
-    return (
-        parts is not None
-        and parts["table"] in tables
-        and split in (None, parts["split"])
-    )
 
 
 def locate(reference: str) -> PublishedVersion:

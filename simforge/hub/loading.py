@@ -73,6 +73,22 @@ def scan(
     return records.scan_parquet(paths)
 
 
+def is_published(source: str) -> bool:
+    """Return whether a source has the form of a published version, on the Hub or at a URL."""
+    return huggingface.is_version(source) or urls.is_version(source)
+
+
+@contextmanager
+def fetched(reference: str, table: str) -> Iterator[Path]:
+    """Fetch a table of a published version; its folder is there until the end of the `with`.
+    Raises `UsageError`, `NotFound`, `HubError`, `SourceError`."""
+    if huggingface.is_version(reference):
+        yield huggingface.pull(reference, tables=(table,))
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        yield urls.pull(reference, Path(scratch), tables=(table,))
+
+
 def manifest(source: str | Path) -> Manifest:
     """Read the manifest of a dataset. Raises `SourceError`, `HubError`."""
     import fsspec

@@ -18,6 +18,7 @@ from simforge.catalog import files
 from simforge.catalog.sandbox import variables_of
 from simforge.dataset import card, croissant, diff, parquet
 from simforge.dataset.manifest import (
+    DATA_FILE,
     OPTIONAL_FILES,
     FileEntry,
     Manifest,
@@ -283,6 +284,32 @@ def data_files(folder: Path, texts: Mapping[str, str]) -> list[str]:
 def published_files(manifest: Manifest) -> list[str]:
     """List the names of all files of a published version."""
     return [*manifest["files"], *manifest.get("optional_files", {}), *TEXT_FILES]
+
+
+def files_of_tables(
+    manifest: Manifest, tables: tuple[str, ...], split: str | None = None
+) -> list[str]:
+    """List the files of a published version that hold some of its tables (without `tables`,
+    all), or one split of them, and the files that describe the version.
+
+    Only files that the manifest lists: their names lie below the folder and are no patterns.
+    """
+    return [
+        name
+        for name in published_files(manifest)
+        if not tables
+        or name in ("README.md", "manifest.json", "audit.json")
+        or _is_of(name, tables, split)
+    ]
+
+
+def _is_of(name: str, tables: tuple[str, ...], split: str | None) -> bool:
+    parts = DATA_FILE.fullmatch(name)
+    return (
+        parts is not None
+        and parts["table"] in tables
+        and split in (None, parts["split"])
+    )
 
 
 def listed_digests(manifest: Manifest) -> dict[str, str]:

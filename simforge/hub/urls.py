@@ -113,9 +113,9 @@ def locate(reference: str) -> PublishedVersion:
     return published[version]
 
 
-def pull(reference: str, out: Path) -> Path:
-    """Download a whole version, and check every file against the manifest. Raises `UsageError`,
-    `SourceError`."""
+def pull(reference: str, out: Path, tables: tuple[str, ...] = ()) -> Path:
+    """Download a version, or some of its tables, and check every file against the manifest.
+    Raises `UsageError`, `SourceError`."""
     published = locate(reference)
     if out.exists() and any(out.iterdir()):
         raise UsageError(
@@ -123,14 +123,16 @@ def pull(reference: str, out: Path) -> Path:
         )
     with _store_errors(reference):
         store, version_path = url_to_fs(published.commit)
-        # only what the manifest lists, whose names lie below the folder
-        for name in releases.published_files(published.manifest):
+        wanted = releases.files_of_tables(published.manifest, tables)
+        for name in wanted:
             remote = f"{version_path}/{name}"
             if store.exists(remote):
                 local = out / name
                 local.parent.mkdir(parents=True, exist_ok=True)
                 store.get_file(remote, str(local))
     for name, digest_ in releases.listed_digests(published.manifest).items():
+        if name not in wanted:
+            continue
         if not (out / name).is_file() or file_sha256(out / name) != digest_:
             shutil.rmtree(out, ignore_errors=True)
             raise SourceError(

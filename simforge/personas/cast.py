@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
@@ -276,7 +275,7 @@ def check_against_schema(cast: Cast, rows: int) -> None:
             )
 
 
-def _check_complete(cast: Cast, path: Path) -> None:
+def _check_complete(cast: Cast, label: str) -> None:
     """Check that no person misses a trait or has a value that the pack does not allow."""
     columns = {name: cast.frame[name] for name in cast.pack.traits}
     if cast.texts is not None:
@@ -284,14 +283,14 @@ def _check_complete(cast: Cast, path: Path) -> None:
     for name, column in columns.items():
         if column.null_count():
             index = int(column.is_null().arg_max() or 0)
-            raise SourceError(f"--cast {path}: person {index} has no {name!r}.")
+            raise SourceError(f"--cast {label}: person {index} has no {name!r}.")
         problem = (
             column_problem(column, cast.pack.traits[name])
             if name in cast.pack.traits
             else None
         )
         if problem:
-            raise SourceError(f"--cast {path}: the column {name!r} {problem}.")
+            raise SourceError(f"--cast {label}: the column {name!r} {problem}.")
 
 
 class _CandidateFilter:

@@ -56,12 +56,12 @@ def pack_metadata(cast: Cast) -> str:
     )
 
 
-def read_cast(path: Path, fallback: str, n: int | None) -> Cast:
+def read_cast(path: Path, fallback: str, n: int | None, label: str) -> Cast:
     """Read the people of a cast file or of a run folder's personas table; only the first `n` if
     given.
 
     The pack is the one stored in the file, else `fallback`; the table must have all of its
-    traits. Raises `SourceError`.
+    traits. `label` names the people in messages. Raises `SourceError`.
     """
     import polars as pl
 
@@ -71,17 +71,17 @@ def read_cast(path: Path, fallback: str, n: int | None) -> Cast:
     if not files or not all(file.is_file() for file in files):
         problem_text = "is not a finished run" if path.is_dir() else "is not there"
         raise SourceError(
-            f"--cast {path} {problem_text}; give a file of `personas sample --out`, or "
-            "a run folder."
+            f"--cast {label} {problem_text}; give a file of `personas sample --out`, a "
+            "run folder, or a published version."
         )
     if not all(map(records.format_of, files)):
         raise SourceError(
-            f"--cast {path}: people are read from {records.accepted_formats()}, or from a run "
+            f"--cast {label}: people are read from {records.accepted_formats()}, or from a run "
             "folder."
         )
     try:
         frame = pl.concat(
-            records.read_table(file, f"--cast {file}", as_text=True) for file in files
+            records.read_table(file, f"--cast {label}", as_text=True) for file in files
         )
         meta = (
             pl.read_parquet_metadata(files[0]).get(PACK_METADATA_KEY)
@@ -90,38 +90,38 @@ def read_cast(path: Path, fallback: str, n: int | None) -> Cast:
         )
     except (OSError, pl.exceptions.PolarsError) as problem:
         raise SourceError(
-            f"--cast {path} cannot be read: {str(problem).splitlines()[0]}."
+            f"--cast {label} cannot be read: {str(problem).splitlines()[0]}."
         ) from None
     frame = frame.sort("index") if "index" in frame.columns else frame
     if not frame.height:
-        raise SourceError(f"--cast {path} has no people.")
+        raise SourceError(f"--cast {label} has no people.")
     n = frame.height if n is None else n
     if n > frame.height:
         raise SourceError(
-            f"--cast {path} has {frame.height} people, and --personas asks for {n}."
+            f"--cast {label} has {frame.height} people, and --personas asks for {n}."
         )
     name, pack = (
-        _parse_pack_metadata(path, meta) if meta else (fallback, load_pack(fallback))
+        _parse_pack_metadata(label, meta) if meta else (fallback, load_pack(fallback))
     )
     kinds = polars_schema(pack)
     for column in kinds:
         if column not in frame.columns:
             suggestion = suggest(column, frame.columns)
             raise SourceError(
-                f"--cast {path} has no column {column!r}{suggestion}. SimForge assumed "
+                f"--cast {label} has no column {column!r}{suggestion}. SimForge assumed "
                 f"the pack {name}; choose another with --set cast.pack=PACK."
             )
     for trait_name, trait in pack.traits.items():
         why = column_problem(frame[trait_name], trait)
         if why:
-            raise SourceError(f"--cast {path}: the column {trait_name!r} {why}.")
+            raise SourceError(f"--cast {label}: the column {trait_name!r} {why}.")
     try:
         people = frame.select(
             pl.col(column).cast(kind) for column, kind in kinds.items()
         )
     except pl.exceptions.PolarsError as problem:
         raise SourceError(
-            f"--cast {path} does not fit {name}: {str(problem).splitlines()[0]}."
+            f"--cast {label} does not fit {name}: {str(problem).splitlines()[0]}."
         ) from None
     cast = Cast(
         pack=pack,
@@ -133,7 +133,7 @@ def read_cast(path: Path, fallback: str, n: int | None) -> Cast:
         sha256=digest([file_sha256(file) for file in files]),
         external=meta is None,
     )
-    _check_complete(cast, path)
+    _check_complete(cast, label)
     return cast
 
 
@@ -144,10 +144,10 @@ def read_pack(file: Path) -> Pack:
     meta = pl.read_parquet_metadata(file).get(PACK_METADATA_KEY)
     if meta is None:
         raise SourceError(f"{file} does not contain the pack of its people.")
-    return _parse_pack_metadata(file, meta)[1]
+    return _parse_pack_metadata(str(file), meta)[1]
 
 
-def _parse_pack_metadata(path: Path, metadata: str) -> tuple[str, Pack]:
+def _parse_pack_metadata(label: str, metadata: str) -> tuple[str, Pack]:
     try:
         content = json.loads(metadata)
         return str(content["name"]), Pack.model_validate(content["pack"])
@@ -159,6 +159,6 @@ def _parse_pack_metadata(path: Path, metadata: str) -> tuple[str, Pack]:
         ValidationError,
     ) as problem:
         raise SourceError(
-            f"--cast {path} was written by another version of SimForge "
+            f"--cast {label} was written by another version of SimForge "
             f"({str(problem).splitlines()[0]})."
         ) from None

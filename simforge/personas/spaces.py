@@ -611,8 +611,8 @@ def _profiles_of_cast(space: Space, name: str, cast: Cast, mirrored: bool) -> Pr
         ):
             of = row.get("space") if isinstance(row, dict) else row
             raise SourceError(
-                f"{prefix}person {number} has a profile of {of!r}. Set cast.space, or "
-                "leave the column out."
+                f"{prefix}person {number} has a profile of {of!r}. Set cast.space to it, or "
+                "draw new profiles for these people with cast.keep_profiles=false."
             )
         vector, values = row.get("vector") or (), row.get("values")
         try:

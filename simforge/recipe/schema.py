@@ -99,6 +99,9 @@ class CastSettings(Strict):
     mirrored: bool = True
     """Draw profiles in opposite pairs: persona 2k+1 wants the opposite of persona 2k on every
     dimension. With shared prompts this sends every prompt to people who want opposite things."""
+    keep_profiles: bool = True
+    """With `--cast`: people who were written with their profiles keep them. If false, the same
+    people get new profiles, drawn from `space`."""
 
 
 class Prompts(Strict):

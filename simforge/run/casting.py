@@ -52,15 +52,17 @@ CHECKED_PEOPLE = 200
 
 
 def prepare_cast(
-    recipe: Recipe, people: int | None, seed: int, file: Path | None
+    recipe: Recipe, people: int | None, seed: int, source: str | None
 ) -> Cast:
-    """The people of a recipe: drawn from its pack, or read from a file. No model is asked
-    yet."""
-    if file is not None:
-        cast = read_cast(file, recipe.cast.pack, people)
+    """The people of a recipe: drawn from its pack, or read from `source` (a file, a run folder
+    or a published version). No model is asked yet."""
+    if source is not None:
+        cast = _read_source(source, recipe.cast.pack, people)
+        if not recipe.cast.keep_profiles:
+            cast = replace(cast, profiles=None)
     elif people is None:
         raise UsageError(
-            "say how many people with --personas N, or name a file of people with --cast."
+            "say how many people with --personas N, or name people to use with --cast."
         )
     else:
         cast = sample_cast(
@@ -72,6 +74,22 @@ def prepare_cast(
     if not _needs_writer(cast):
         check_against_schema(cast, CHECKED_PEOPLE)
     return cast
+
+
+def _read_source(source: str, pack: str, people: int | None) -> Cast:
+    from simforge.hub import loading
+
+    if not loading.is_published(source):
+        return read_cast(Path(source), pack, people, source)
+    withheld = loading.manifest(source).get("withheld", {}).get("personas")
+    if withheld:
+        raise SourceError(
+            f"--cast {source}: this version was published without {', '.join(withheld)} of "
+            "its people, which are sensitive. Whoever has the run can push it with "
+            "--with-traits."
+        )
+    with loading.fetched(source, "personas") as folder:
+        return read_cast(folder, pack, people, source)
 
 
 def required_roles(recipe: Recipe, cast: Cast) -> tuple[Role, ...]:
@@ -109,7 +127,7 @@ def complete_cast(
     people_file, progress_file = work / "people.parquet", work / "people.json"
     saved_progress = _saved_progress(people_file, progress_file)
     if saved_progress is not None:
-        saved_cast = read_cast(people_file, cast.name, None)
+        saved_cast = read_cast(people_file, cast.name, None, str(people_file))
         return replace(
             saved_cast, rejections=Rejections(**saved_progress["rejections"])
         ), {"writer": Usage(**saved_progress["usage"])}

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 from simforge import catalog
@@ -97,7 +96,7 @@ def load_inputs(
     prompts: str | None = None,
     people: int | None = None,
     seed: int = 0,
-    cast_file: Path | None = None,
+    cast_source: str | None = None,
 ) -> Inputs:
     """Read a recipe and everything that it names, and draw its people. No model is needed.
 
@@ -106,7 +105,7 @@ def load_inputs(
     """
     document = read_recipe(pipeline, overrides, models, prompts)
     recipe, mistakes = _checked(document)
-    return _loaded(document, recipe, mistakes, people, seed, cast_file)
+    return _loaded(document, recipe, mistakes, people, seed, cast_source)
 
 
 def load_recipe(
@@ -124,11 +123,11 @@ def load_recipe(
 
 
 def inputs_of(
-    recipe: Recipe, people: int | None, seed: int, cast_file: Path | None = None
+    recipe: Recipe, people: int | None, seed: int, cast_source: str | None = None
 ) -> Inputs:
     """Read everything that a recipe names. Raises what `load_inputs` raises."""
     document = Document("the recipe", recipe.model_dump(mode="json"))
-    return _loaded(document, recipe, [], people, seed, cast_file)
+    return _loaded(document, recipe, [], people, seed, cast_source)
 
 
 def _checked(document: Document) -> tuple[Recipe | None, list[Mistake]]:
@@ -424,14 +423,14 @@ def _loaded(
     mistakes: list[Mistake],
     people: int | None,
     seed: int,
-    cast_file: Path | None,
+    cast_source: str | None,
 ) -> Inputs:
     if recipe is None:
         raise RecipeError(mistakes)
     loading = _Loading(document, recipe, list(mistakes))
     space = loading.get(lambda: spaces.load_space(recipe.cast.space), "cast", "space")
     cast = loading.get(
-        lambda: casting.prepare_cast(recipe, people, seed, cast_file), "cast", "pack"
+        lambda: casting.prepare_cast(recipe, people, seed, cast_source), "cast", "pack"
     )
     shared: list[Prompt] | None = []
     if recipe.prompts.source != "persona":

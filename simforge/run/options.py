@@ -27,8 +27,9 @@ class Options:
     models: tuple[str, ...] = ()
     "`REF` for all roles, or `ROLE=REF`."
     prompts: str | None = None
-    cast: Path | None = None
-    "People drawn earlier: a file written by `personas sample --out`, or another run's folder."
+    cast: str | None = None
+    """People drawn earlier: a file written by `personas sample --out`, another run's folder, or
+    a published version."""
     overrides: tuple[str, ...] = ()
     "`key=value` settings that change the recipe."
     keys: tuple[str, ...] = ()
@@ -95,7 +96,7 @@ def read_options(run: Path, typed: tuple[str, ...] = ()) -> tuple[Options, Path]
     content = files.read_json_object(path)
     try:
         folder = Path(content.pop("folder"))
-        for name in ("cast", "prices", "runtime_env"):
+        for name in ("prices", "runtime_env"):
             content[name] = Path(content[name]) if content[name] is not None else None
         for name in ("models", "overrides", "keys", "moved"):
             content[name] = tuple(map(str, content[name]))

@@ -144,11 +144,11 @@ def retry(path: Path, display: Display, typed: tuple[str, ...] = ()) -> tuple[Ru
 
 
 def prepare(
-    recipe: Recipe, people: int | None, seed: int, cast_file: Path | None = None
+    recipe: Recipe, people: int | None, seed: int, cast_source: str | None = None
 ) -> tuple[Plan, Setup]:
     """The plan of a recipe and the setup of its dialogues. No model is needed. Raises `UsageError`
     and `RecipeError`."""
-    inputs = inputs_of(recipe, people, seed, cast_file)
+    inputs = inputs_of(recipe, people, seed, cast_source)
     return make_plan(inputs), inputs.setup
 
 

@@ -375,7 +375,7 @@ def test_people_who_were_read_back_have_the_same_facts(tmp_path):
     recipe = recipe_of("quickstart")
     drawn, read = (
         prepare(recipe, 4, seed=0)[0],
-        prepare(recipe, None, seed=0, cast_file=out)[0],
+        prepare(recipe, None, seed=0, cast_source=str(out))[0],
     )
     facts = [scenario.facts for scenario in drawn.scenarios(0, 4)]
     assert facts == [scenario.facts for scenario in read.scenarios(0, 4)] and all(facts)

@@ -484,3 +484,63 @@ def test_files_end_at_their_size_and_are_one_table(tmp_path):
     assert pl.read_parquet(tmp_path / "37/discards/*.parquet")["turn"].to_list() == [
         *range(5_000)
     ]
+
+
+def test_the_people_of_a_published_version_are_a_cast(scripted_run, hub, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(scripted_run, folder)
+    store = f"file://{tmp_path}/store"
+    for target, env in ((store, {}), ("stub/people", hub.env)):
+        pushed = simforge("push", folder, target, "--version", "1.0.0", env=env)
+        assert pushed.status == 0, pushed.err
+    ids = {}
+    for name, source in (
+        ("folder", folder),
+        ("url", f"{store}@1.0.0"),
+        ("hub", "stub/people@1.0.0"),
+    ):
+        done = simforge(
+            *("generate", "psoup", "--cast", source, "--model", "scripted:"),
+            *("--out", tmp_path / name),
+            env=hub.env,
+        )
+        assert done.status == 0, done.err
+        ids[name] = package.scan(tmp_path / name, "personas").collect()["id"].to_list()
+    original = package.scan(folder, "personas").collect()["id"].to_list()
+    assert sorted(original) == sorted(ids["folder"])
+    assert ids["folder"] == ids["url"] == ids["hub"]
+    missing = simforge(
+        *("generate", "psoup", "--cast", "stub/people@2.0.0", "--model", "scripted:"),
+        *("--out", tmp_path / "no"),
+        env=hub.env,
+    )
+    assert missing.status == 2 and "no version named '2.0.0'" in missing.err, (
+        missing.err
+    )
+
+
+def test_people_without_their_sensitive_traits_are_no_cast(run, hub, tmp_path):
+    pushed = simforge("push", run, "stub/kept", "--version", "1.0.0", env=hub.env)
+    assert pushed.status == 0, pushed.err
+    withheld = manifest_of(run).get("withheld")
+    assert withheld is None  # only the published version lacks columns
+    done = simforge(
+        *("generate", "psoup", "--cast", "stub/kept@1.0.0", "--model", "scripted:"),
+        *("--out", tmp_path / "no"),
+        env=hub.env,
+    )
+    assert done.status == 2, done.err
+    assert "was published without" in done.err and "--with-traits" in done.err
+
+
+def test_people_can_get_profiles_of_another_space(scripted_run, tmp_path):
+    arguments = ("--cast", scripted_run, "--model", "scripted:", "--personas", 4)
+    done = simforge(
+        *("generate", "psoup", *arguments, "--out", tmp_path / "other"),
+        *("--set", "cast.space=alignx", "--set", "cast.keep_profiles=false"),
+    )
+    assert done.status == 0, done.err
+    old = package.scan(scripted_run, "personas").sort("index").collect().head(4)
+    new = package.scan(tmp_path / "other", "personas").sort("index").collect()
+    assert new["text"].to_list() == old["text"].to_list()
+    assert {profile["space"] for profile in new["profile"]} == {"alignx"}

@@ -955,7 +955,7 @@ def test_two_runs_with_one_cast_are_on_the_same_people(tmp_path):
         (["--cast", "other.parquet"], "has no column 'country'"),
         (
             ["--cast", "c.parquet", "--set", "cast.space=alignx"],
-            "person 0 has a profile of 'psoup'. Set cast.space",
+            "person 0 has a profile of 'psoup'. Set cast.space to it",
         ),
         ([], "say how many people with --personas N"),
     ],
@@ -986,7 +986,7 @@ def test_a_cast_that_cannot_be_used_says_why(tmp_path, arguments, sentence):
 def test_a_cast_of_another_version_or_no_cast_at_all_is_told(tmp_path):
     (tmp_path / "x.parquet").write_text("no parquet")
     with pytest.raises(SourceError, match="cannot be read"):
-        read_cast(tmp_path / "x.parquet", "everyday", None)
+        read_cast(tmp_path / "x.parquet", "everyday", None, "x.parquet")
 
 
 # What a model writes
