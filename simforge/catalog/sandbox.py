@@ -2,8 +2,9 @@
 that can run for long, grow without bound, or reach beyond its variables.
 
 Only the statements that a prompt needs are allowed: `if`, `for`, `set`, comparisons, arithmetic
-without powers, and the filters of `FILTERS`. A rendering may take `MAX_STEPS` turns of loops, and
-no text in it may be longer than `MAX_CHARACTERS`.
+without powers, and the filters of `FILTERS`. A rendering may take `MAX_STEPS` turns of loops, no
+text, list or table in it may have more than `MAX_CHARACTERS`, and what its operations read may
+not add up to more than `MAX_WORK`.
 
     compile_template("I am {{ age }}.").render(age=30)
 """
@@ -11,14 +12,23 @@ no text in it may be longer than `MAX_CHARACTERS`.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache
-from typing import Any
+from collections.abc import (
+    Callable,
+    ItemsView,
+    Iterable,
+    Iterator,
+    KeysView,
+    Mapping,
+    ValuesView,
+)
+from functools import cache, wraps
+from typing import Any, Literal
 
 import jinja2
 import jinja2.meta
-from jinja2 import nodes
+from jinja2 import nodes, pass_environment
 from jinja2.exceptions import SecurityError
+from jinja2.filters import do_round
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MAX_SOURCE = 100_000
@@ -35,6 +45,14 @@ MAX_STEPS = 100_000
 
 MAX_CHARACTERS = 1_000_000
 "Maximum length of a text that a template builds."
+
+
+MAX_WORK = 20_000_000
+"Maximum number of characters that all operations of one rendering may read."
+
+
+MAX_BITS = 256
+"Maximum size of an integer in an operation."
 
 
 METHODS = ("items", "keys", "values", "get")
@@ -86,11 +104,12 @@ _ALLOWED = (
 )
 
 
-_COUNT, _BOUND = "_count_steps", "_bound_text"
-"Filters that this module puts around loops and joined texts."
+_COUNT, _BOUND, _SHOW = "_count_steps", "_bounded", "_shown"
+"Filters that this module puts around loops, values that are read, and joined texts."
 
 
-_steps = threading.local()
+_left = threading.local()
+"What one rendering may still use: `steps` and `work`."
 
 
 class Template:
@@ -102,10 +121,23 @@ class Template:
         template.globals = {}
 
     def render(self, variables: Mapping[str, Any] | None = None, /, **more: Any) -> str:
-        """Render the template. Raises `jinja2.TemplateError`, also if it exceeds a limit, and
-        what its expressions raise."""
-        _steps.left = MAX_STEPS
-        text = self._template.render(variables or {}, **more)
+        """Render the template. Raises `jinja2.TemplateError`, also if it exceeds a limit or if an
+        expression fails."""
+        _left.steps, _left.work = MAX_STEPS, MAX_WORK
+        try:
+            text = self._template.render(variables or {}, **more)
+        except (
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            MemoryError,
+            RecursionError,
+            TypeError,
+            ValueError,
+        ) as problem:
+            raise jinja2.TemplateRuntimeError(
+                str(problem) or type(problem).__name__
+            ) from None
         _check_length(len(text))
         return text
 
@@ -115,22 +147,7 @@ def compile_template(template: str) -> Template:
     """Compile a template, once per process. Raises `jinja2.TemplateSyntaxError`, also for what is
     not allowed."""
     tree = parse_template(template)
-    for loop in tree.find_all(nodes.For):
-        loop.iter = nodes.Filter(loop.iter, _COUNT, [], [], None, None)
-    bounded: set[int] = set()
-    for parent in [tree, *tree.find_all(nodes.Node)]:
-        for name in parent.fields:
-            value = getattr(parent, name)
-            if isinstance(value, nodes.Concat) and id(value) not in bounded:
-                bounded.add(id(value))
-                setattr(parent, name, nodes.Filter(value, _BOUND, [], [], None, None))
-            elif isinstance(value, list):
-                value[:] = [
-                    nodes.Filter(item, _BOUND, [], [], None, None)
-                    if isinstance(item, nodes.Concat)
-                    else item
-                    for item in value
-                ]
+    _put_limits(tree)
     environment = _environment()
     try:
         code = environment.compile(tree)
@@ -163,6 +180,46 @@ def parse_template(template: str) -> nodes.Template:
     return tree
 
 
+def _put_limits(tree: nodes.Template) -> None:
+    """Put a filter that counts around everything that takes time or grows: loops, lists and
+    tables that are built, compared, tested or sliced, and texts that are joined."""
+    wrapped: set[int] = set()
+
+    def wrap(parent: nodes.Node, field: str, name: str) -> None:
+        value = getattr(parent, field)
+        if isinstance(value, list):
+            value[:] = [around(item, name) for item in value]
+        elif value is not None:
+            setattr(parent, field, around(value, name))
+
+    def around(value: nodes.Expr, name: str) -> nodes.Expr:
+        if id(value) in wrapped or isinstance(value, nodes.Const | nodes.Keyword):
+            return value
+        new = nodes.Filter(value, name, [], [], None, None)
+        wrapped.add(id(new))
+        return new
+
+    built = (nodes.List, nodes.Tuple, nodes.Dict, nodes.Concat)
+    for node in [tree, *tree.find_all(nodes.Node)]:
+        for field in node.fields:
+            value = getattr(node, field)
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, built) and getattr(child, "ctx", "load") == "load":
+                    wrap(node, field, _BOUND)
+                    break
+        if isinstance(node, nodes.For):
+            wrap(node, "iter", _COUNT)
+        elif isinstance(node, nodes.Concat):
+            wrap(node, "nodes", _SHOW)
+        elif isinstance(node, nodes.Compare | nodes.Operand):
+            wrap(node, "expr", _BOUND)
+        elif isinstance(node, nodes.Test):
+            wrap(node, "node", _BOUND)
+            wrap(node, "args", _BOUND)
+        elif isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Slice):
+            wrap(node, "node", _BOUND)
+
+
 def variables_of(template: str) -> frozenset[str]:
     """Return the variables that a template reads. Raises `jinja2.TemplateSyntaxError`."""
     return frozenset(jinja2.meta.find_undeclared_variables(parse_template(template)))
@@ -183,7 +240,7 @@ def _problem_with(node: nodes.Node) -> str | None:
 
 
 class _Environment(ImmutableSandboxedEnvironment):
-    intercepted_binops = frozenset(["+", "*", "%"])
+    intercepted_binops = frozenset(["+", "-", "*", "/", "//", "%"])
 
     def call_binop(
         self, context: jinja2.runtime.Context, operator: str, left: Any, right: Any
@@ -194,6 +251,8 @@ class _Environment(ImmutableSandboxedEnvironment):
         ]
         if sized and operator != "+":
             raise SecurityError(f"{operator} is for numbers only")
+        for value in (left, right):
+            _bounded(value)
         if sized:
             _check_length(sum(len(value) for value in sized))
         return super().call_binop(context, operator, left, right)
@@ -209,16 +268,35 @@ def _environment() -> _Environment:
         finalize=_shown,
     )
     environment.globals.clear()
-    environment.filters = {
+    filters = {
         **{name: environment.filters[name] for name in FILTERS},
         "replace": _replace,
         "join": _join,
-        "list": lambda values: list(_count_steps(values)),
-        "string": _shown,
+        "list": list,
+        "round": _round,
+        "string": lambda value: str(_shown(value)),
+        "sum": _sum,
+    }
+    environment.filters = {
+        **{name: _limited(function) for name, function in filters.items()},
         _COUNT: _count_steps,
-        _BOUND: _bound_text,
+        _BOUND: _bounded,
+        _SHOW: filters["string"],
     }
     return environment
+
+
+def _limited(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a filter that counts what it reads."""
+
+    @wraps(function)
+    def limited(*arguments: Any, **keywords: Any) -> Any:
+        return function(
+            *map(_bounded, arguments),
+            **{name: _bounded(value) for name, value in keywords.items()},
+        )
+
+    return limited
 
 
 def _check_length(length: int) -> None:
@@ -228,29 +306,48 @@ def _check_length(length: int) -> None:
 
 def _count_steps(values: Iterable[Any]) -> Iterator[Any]:
     for value in values:
-        _steps.left -= 1
-        if _steps.left < 0:
+        _left.steps -= 1
+        if _left.steps < 0:
             raise SecurityError(f"its loops take more than {MAX_STEPS:,} turns")
         yield value
 
 
-def _bound_text(text: Any) -> Any:
-    if isinstance(text, str):
-        _check_length(len(text))
-    return text
+def _bounded(value: Any) -> Any:
+    """Return a value that an operation reads. Its size is checked and counted; lists may hold
+    each other many times over, so they are counted with all that they hold."""
+    if isinstance(value, bool | float) or value is None:
+        return value
+    if isinstance(value, int):
+        if value.bit_length() > MAX_BITS:
+            raise SecurityError(f"an integer has more than {MAX_BITS} bits")
+        return value
+    if isinstance(value, KeysView | ValuesView | ItemsView):
+        value = list(value)
+    if isinstance(value, str | list | tuple | dict):
+        size = _size(value, MAX_CHARACTERS)
+        _check_length(size)
+        _left.work -= size
+        if _left.work < 0:
+            raise SecurityError(
+                f"its operations read more than {MAX_WORK:,} characters"
+            )
+    elif isinstance(value, Iterator):
+        return _count_steps(value)
+    return value
 
 
 def _shown(value: Any) -> Any:
-    """Return a value as it is shown. Lists may hold each other many times over, so their size is
-    counted first."""
-    if not isinstance(value, list | tuple | dict):
-        return value
-    _check_length(_size(value, MAX_CHARACTERS))
-    return str(value)
+    """Return a value as it is shown."""
+    value = _bounded(value)
+    if callable(value) and not isinstance(value, jinja2.Undefined):
+        raise SecurityError("a method is not shown; call it")
+    return str(value) if isinstance(value, list | tuple | dict) else value
 
 
 def _size(value: Any, limit: int) -> int:
     """Count the characters of a value, roughly; stops above the limit."""
+    if isinstance(value, str):
+        return len(value)
     size, stack = 0, [value]
     while stack and size <= limit:
         item = stack.pop()
@@ -265,26 +362,49 @@ def _size(value: Any, limit: int) -> int:
     return size
 
 
+def _round(
+    value: float,
+    precision: int = 0,
+    method: Literal["common", "ceil", "floor"] = "common",
+) -> float:
+    if not -15 <= precision <= 15:
+        raise SecurityError("round takes a precision from -15 to 15")
+    return do_round(value, precision, method)
+
+
 def _replace(text: Any, old: str, new: str) -> str:
-    shown = str(_shown(text))
-    _check_length(len(shown) + shown.count(str(old)) * len(str(new)))
-    return shown.replace(str(old), str(new))
+    shown, old, new = str(_shown(text)), str(_shown(old)), str(_shown(new))
+    _check_length(len(shown) + shown.count(old) * len(new))
+    return shown.replace(old, new)
 
 
+@pass_environment
 def _join(
-    values: Iterable[Any], separator: str = "", attribute: str | None = None
+    environment: jinja2.Environment,
+    values: Iterable[Any],
+    separator: str = "",
+    attribute: str | None = None,
 ) -> str:
-    read: Callable[[Any], Any] = (
-        (
-            lambda item: (
-                item[attribute]
-                if isinstance(item, Mapping)
-                else getattr(item, attribute)
-            )
-        )
-        if attribute and not attribute.startswith("_")
-        else (lambda item: item)
-    )
-    texts = [str(_shown(read(item))) for item in _count_steps(values)]
+    separator = str(separator)
+    texts = [
+        str(_shown(environment.getitem(item, attribute) if attribute else item))
+        for item in _count_steps(values)
+    ]
     _check_length(sum(map(len, texts)) + len(separator) * len(texts))
     return separator.join(texts)
+
+
+@pass_environment
+def _sum(
+    environment: jinja2.Environment,
+    values: Iterable[Any],
+    attribute: str | None = None,
+    start: float = 0,
+) -> float:
+    total = start
+    for item in _count_steps(values):
+        number = environment.getitem(item, attribute) if attribute else item
+        if not isinstance(number, int | float) or not isinstance(total, int | float):
+            raise SecurityError("sum is for numbers only")
+        total += number
+    return total

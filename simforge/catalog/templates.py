@@ -374,13 +374,7 @@ def _variable_lines(template: str) -> list[tuple[str, int]]:
 def _render(section: MessageSection, variables: Mapping[str, Any], label: str) -> str:
     try:
         return sandbox.compile_template(section.template).render(variables).strip()
-    except (
-        jinja2.TemplateError,
-        ArithmeticError,
-        TypeError,
-        ValueError,
-        LookupError,
-    ) as problem:
+    except jinja2.TemplateError as problem:
         message = f"{problem}; the variables are: {', '.join(sorted(variables))}"
         raise RecipeError([Mistake(label, section.line, "", message)]) from None
 

@@ -57,14 +57,6 @@ def _add_run_commands(commands: Commands) -> None:
         "retry", help="run the failed dialogues of a run again", allow_abbrev=False
     )
     retry.add_argument("run", type=Path, metavar="DIR", help="the run folder")
-    retry.add_argument(
-        "--model",
-        action="append",
-        default=[],
-        metavar="REF",
-        help="a model of the run that is Python code (scripted:module:function), to allow it "
-        "again; repeatable",
-    )
     retry.set_defaults(command=_retry)
     ledger = commands.add_parser(
         "ledger",
@@ -332,7 +324,7 @@ def _retry(options: argparse.Namespace) -> int:
     from simforge.run import pipeline
 
     display = _start_display()
-    run, lost = pipeline.retry(options.run, display, tuple(options.model))
+    run, lost = pipeline.retry(options.run, display)
     if not lost:
         say(f"{options.run} has no failed dialogues: there is nothing to run again.")
         return 0

@@ -66,8 +66,25 @@ def default_url() -> str:
 
 
 def host_of(url: str) -> str:
-    """Return host and port of a URL, in lower case; the port only if the URL names one."""
-    return urlsplit(url).netloc.rpartition("@")[2].lower()
+    """Return host and port of a URL, in lower case; the port only if the URL names one that is
+    not the usual one. Raises `UsageError` if it is no URL."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise UsageError(f"{url.split('@')[-1]} is not a URL.") from None
+    host = parts.netloc.rpartition("@")[2].lower()
+    usual = {"https": 443, "http": 80}.get(parts.scheme)
+    return host.removesuffix(f":{port}") if port is not None and port == usual else host
+
+
+def hosts_of(url: str) -> set[str]:
+    """Return the ways in which a host can be written: with its port, and without it if the port
+    is the usual one. Raises `UsageError` if it is no URL."""
+    host = host_of(url)
+    usual = {"https": 443, "http": 80}.get(urlsplit(url).scheme)
+    named = re.search(r":\d+$", host) is not None
+    return {host} if named else {host, f"{host}:{usual}"}
 
 
 def route(url: str, path: str) -> str:

@@ -178,7 +178,7 @@ class Endpoint:
     ) -> None:
         self._name, self._session, self._admit = spec.model, session, admit
         key = keys.read_key(spec.access)
-        self._redact = keys.redactor(spec.access)
+        self._redact = keys.Redactor(spec.access)
         self._headers = {
             "Authorization": f"Bearer {key or 'none'}",
             "Content-Type": "application/json",
@@ -411,7 +411,7 @@ class Endpoint:
                 )
                 async with timeout, posted as response:
                     status = response.status
-                    body = self._redact(await replies.read_body(response))
+                    body = self._redact.body(await replies.read_body(response))
             finally:
                 gate.end_deadline(timeout)
             if status == 200:
@@ -428,9 +428,9 @@ class Endpoint:
             call.retry_after = _retry_after_seconds(response.headers.get("Retry-After"))
             call.problem = f"{url} answered {status}: {error_text(body)}"
             if 300 <= status < 400:
+                target = self._redact.text(response.headers.get("Location", "nowhere"))
                 call.problem = (
-                    f"{url} answered {status}, a redirect to "
-                    f"{response.headers.get('Location', 'nowhere')[:200]}; redirects are not "
+                    f"{url} answered {status}, a redirect to {target[:200]}; redirects are not "
                     "followed: give the URL of the server itself"
                 )
             self._handle_error(call, gate, status, body)
@@ -459,7 +459,7 @@ class Endpoint:
             call.malformed += 1
             call.problem = f"{url}: {malformed}"
             gate.record_error()
-        except (aiohttp.ClientError, ValueError) as lost:
+        except (aiohttp.ClientError, ValueError, ArithmeticError) as lost:
             call.attempts += 1
             call.problem = f"{url}: the answer was cut off ({type(lost).__name__})"
         gate.problem = call.problem

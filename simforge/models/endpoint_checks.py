@@ -13,7 +13,7 @@ import json
 import logging
 import ssl
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from simforge.errors import ModelError, suggest
 from simforge.models import addresses, keys
@@ -90,7 +90,7 @@ async def _check_key_and_model(
 ) -> None:
     import openai
 
-    redact = keys.redactor(spec.access)
+    redact = keys.Redactor(spec.access)
     try:
         response = await client.models.with_raw_response.list()
         names = _model_names(response.http_response)
@@ -133,7 +133,7 @@ async def _try_one_answer(
     refuses."""
     import openai
 
-    redact = keys.redactor(spec.access)
+    redact = keys.Redactor(spec.access)
     try:
         await client.with_options(
             timeout=ANSWER_TIMEOUT
@@ -145,7 +145,7 @@ async def _try_one_answer(
     except openai.AuthenticationError as problem:
         raise _wrong_key(url, spec.access, problem, redact) from None
     except openai.APIStatusError as problem:
-        words = error_text(redact(problem.response.content[:MAX_BODY]))
+        words = error_text(redact.body(problem.response.content[:MAX_BODY]))
         if problem.status_code in (402, 403):
             raise ModelError(
                 f"{url} refuses ({problem.status_code}): {words}"
@@ -154,9 +154,9 @@ async def _try_one_answer(
             hint = suggest(spec.model, names) if names else f" ({words})"
             raise ModelError(f"{url} has no model {spec.model!r}{hint}") from None
         if 300 <= problem.status_code < 400:
-            target = problem.response.headers.get("Location", "nowhere")[:200]
+            target = redact.text(problem.response.headers.get("Location", "nowhere"))
             raise ModelError(
-                f"{url} redirects to {target}; redirects are not followed: give the URL of "
+                f"{url} redirects to {target[:200]}; redirects are not followed: give the URL of "
                 "the server itself."
             ) from None
         if names and problem.status_code == 400 and spec.model in words:
@@ -173,9 +173,9 @@ async def _try_one_answer(
 
 
 def _wrong_key(
-    url: str, access: Access, problem: openai.APIStatusError, redact: Any
+    url: str, access: Access, problem: openai.APIStatusError, redact: keys.Redactor
 ) -> ModelError:
-    words = error_text(redact(problem.response.content[:MAX_BODY]))
+    words = error_text(redact.body(problem.response.content[:MAX_BODY]))
     if not access.key_variable:
         return ModelError(
             f"{url} needs a key ({words}), and none is allowed for it: add --key "

@@ -30,12 +30,17 @@ MAX_COUNT = 2**31
 "Counts of tokens are below this."
 
 
-FINISHED = ("stop", "tool_calls", "function_call", "eos_token", "stop_sequence")
-"Finish reasons of a complete answer; the last two are those of Text Generation Inference."
+FINISHED = "stop tool_calls function_call eos_token stop_sequence eos end_turn complete".split()
+"""Finish reasons of a complete answer: OpenAI's, those of Text Generation Inference, and those
+that proxies pass on from other services. Upper and lower case are the same."""
 
 
 CUT_OFF = ("length", "max_tokens", "model_length")
 "Finish reasons of an answer that reached the token limit."
+
+
+FILTERED = ("content_filter", "safety", "sensitive")
+"Finish reasons of an answer that a filter of the service held back."
 
 
 MAX_SCORE = 10**30
@@ -55,7 +60,7 @@ async def read_body(response: aiohttp.ClientResponse) -> bytes:
     decompression to this function. Raises `MalformedReply` for more than `MAX_BODY` bytes."""
     encoding = response.headers.get("Content-Encoding", "identity").lower()
     if encoding not in ("identity", "gzip", "x-gzip", "deflate", ""):
-        raise MalformedReply(f"the answer is encoded as {encoding[:20]!r}, unasked")
+        raise MalformedReply("the answer has a Content-Encoding that was not asked for")
     # 32 + 15: zlib recognises the headers of gzip and of deflate
     decoder = None if encoding in ("identity", "") else zlib.decompressobj(47)
     pieces: list[bytes] = []
@@ -156,11 +161,12 @@ def _completion(choice: Any) -> tuple[Completion, int, int]:
 def finish_of(reason: Any) -> Finish:
     """Return why an answer ended. Raises `MalformedReply` for reasons such as `error` and
     `abort`, with which the text is a fragment that nobody chose to end."""
-    if reason in FINISHED:
+    word = reason.lower() if isinstance(reason, str) else reason
+    if word in FINISHED:
         return Finish.stop
-    if reason in CUT_OFF:
+    if word in CUT_OFF:
         return Finish.length
-    if reason == "content_filter":
+    if word in FILTERED:
         return Finish.content_filter
     if reason is None:
         raise MalformedReply(
@@ -238,7 +244,7 @@ def choice_probabilities(
             choice for choice in choices if word and choice.lower().startswith(word)
         ]
         is_number = isinstance(logprob, int | float) and not isinstance(logprob, bool)
-        if len(matching) == 1 and is_number and logprob <= 1e-3:
+        if len(matching) == 1 and is_number and -1e4 < logprob <= 1e-3:
             probabilities[matching[0]] += math.exp(logprob)
     total = sum(probabilities.values())
     if not total > 0:

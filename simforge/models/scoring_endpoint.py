@@ -64,7 +64,7 @@ class ScoringEndpoint(Endpoint):
                 proxy=addresses.proxy_for(url),
             )
             async with posted as answer:
-                body = self._redact(await replies.read_body(answer))
+                body = self._redact.body(await replies.read_body(answer))
             if answer.status != 200:
                 raise ModelError(
                     f"{reference}: {url} answered {answer.status}: {replies.error_text(body)}"

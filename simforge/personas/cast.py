@@ -138,13 +138,7 @@ class Cast:
             return " ".join(
                 compile_template(self.pack.text).render(self.traits(index)).split()
             )
-        except (
-            TemplateError,
-            ArithmeticError,
-            TypeError,
-            ValueError,
-            LookupError,
-        ) as problem:
+        except TemplateError as problem:
             raise UsageError(
                 f"{self.name}: `text` does not render for person {index}: {problem}."
             ) from None
@@ -161,13 +155,7 @@ class Cast:
                 for fact in self.pack.facts
             )
             return tuple(phrase for phrase in phrases if phrase)
-        except (
-            TemplateError,
-            ArithmeticError,
-            TypeError,
-            ValueError,
-            LookupError,
-        ) as problem:
+        except TemplateError as problem:
             raise UsageError(
                 f"{self.name}: `facts` do not render for person {index}: {problem}."
             ) from None
@@ -189,13 +177,7 @@ class Cast:
             return template
         try:
             text = compile_template(template).render(self.traits(person))
-        except (
-            TemplateError,
-            ArithmeticError,
-            TypeError,
-            ValueError,
-            LookupError,
-        ) as problem:
+        except TemplateError as problem:
             raise UsageError(
                 f"{self.name}: {template!r} does not render for person {person}: {problem}."
             ) from None

@@ -588,13 +588,7 @@ class _PackChecker:
                 .strip()
             ):
                 self.add_mistake(path, "the template is empty")
-        except (
-            TemplateError,
-            ArithmeticError,
-            TypeError,
-            ValueError,
-            LookupError,
-        ) as problem:
+        except TemplateError as problem:
             self.add_mistake(path, f"the template does not render: {problem}")
 
     def _placeholder_person(self) -> JsonObject:

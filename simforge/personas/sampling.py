@@ -669,13 +669,7 @@ class Sampler:
 def _render(template: Template, row: JsonObject) -> str:
     try:
         return template.render(row)
-    except (
-        jinja2.TemplateError,
-        ArithmeticError,
-        TypeError,
-        ValueError,
-        LookupError,
-    ) as problem:
+    except jinja2.TemplateError as problem:
         raise UsageError(f"a template does not render for {row}: {problem}.") from None
 
 

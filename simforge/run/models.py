@@ -48,7 +48,7 @@ def model_specs(
     """Resolve the models of roles. Returns them, and a sentence about each key that is sent or
     kept back. Raises `UsageError` for code or a key that only a file names, and `ModelError`."""
     typed = (*options.models, *options.overrides)
-    consent = keys.consent_of(options.keys, typed)
+    consent = keys.consent_of(options.keys, options.models, options.overrides)
     check_servers(recipe, options)
     moves = [Move.parse(text) for text in options.moved]
     specs: dict[Role, ModelSpec] = {}

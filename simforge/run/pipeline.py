@@ -130,11 +130,10 @@ def generate(options: Options, display: Display) -> Run:
     return Run(options.out, manifest)
 
 
-def retry(path: Path, display: Display, typed: tuple[str, ...] = ()) -> tuple[Run, int]:
+def retry(path: Path, display: Display) -> tuple[Run, int]:
     """Run the failed dialogues of a run again, with the options that it was started with.
-    `typed` are models that the user names again, since they are Python code. Returns the run and
-    the number of failed dialogues."""
-    options, folder = read_options(path, typed)
+    Returns the run and the number of failed dialogues."""
+    options, folder = read_options(path)
     run_folder = RunFolder.existing(path)
     lost = sum(tally.failed for tally in run_folder.finished_tallies().values())
     if not lost and run_folder.is_sealed():

@@ -42,7 +42,31 @@ def test_what_prompts_need_works(template, text):
     assert compile_template(template).render(person) == text
 
 
+NESTED = "{% set a=[1] %}{% set b=[1] %}" + "{% set a=[a,a] %}{% set b=[b,b] %}" * 40
+
+
+LONG_LIST = "{% set a=[1] %}" + "{% set a=a+a %}" * 16
+
+
 HOSTILE = [
+    "{{ 1 | round(99999999, 'ceil') }}",
+    NESTED + "{{ a | upper }}",
+    NESTED + "{{ a | trim }}",
+    NESTED + "{{ a ~ 'x' }}",
+    NESTED + "{{ 'x' | replace(a, 'y') }}",
+    NESTED + "{{ a == b }}",
+    NESTED + "{{ a is eq b }}",
+    NESTED + "{{ a in [b] }}",
+    NESTED + "{{ [a, b] | min }}",
+    "{% set a=99999999999 %}" + "{% set a=a*a %}" * 32 + "{{ a }}",
+    "{% set a=[1] %}" + "{% set a=[a,a] | sum(start=[]) %}" * 40,
+    LONG_LIST + "{{ a | sort | unique | list | length }}" * 100,
+    LONG_LIST + "{{ a" + " | map('string')" * 40 + " | list | length }}",
+    "{{ ['a'] | join(attribute='x') }}",
+    "{{ ['a'] | join('', 3) }}",
+    "{{ ['a'] | join(attribute='format') }}",
+    "{{ 'a'.format }}",
+    "{{ ('9' * 1) | int(base=1) | abs(1, 2) }}",
     "{{ 7 ** (9 ** 9) }}",
     "{{ 'a' * 10 ** 9 }}",
     "{{ 'a' * 999999999 }}",
@@ -83,7 +107,7 @@ HOSTILE = [
 @pytest.mark.parametrize("template", HOSTILE, ids=lambda template: template[:40])
 def test_what_a_stranger_could_harm_with_is_refused_at_once(template):
     start = time.monotonic()
-    with pytest.raises((jinja2.TemplateError, ArithmeticError, TypeError)):
+    with pytest.raises(jinja2.TemplateError):
         compile_template(template).render(name="Ann", long="a" * 5_000, a=1)
     assert time.monotonic() - start < 10
 

@@ -155,12 +155,11 @@ def test_lost_dialogues_are_played_again_with_the_runs_own_options(tmp_path):
     assert first.status == 0, first.err
     lost = json.loads((run / "manifest.json").read_text())["dialogues"]["failed"]
     (tmp_path / "broken").unlink()
-    refused = simforge("retry", run, env=env)
-    assert (refused.status, "is Python code" in refused.err) == (2, True), refused.err
-    allowed = ("--model", "scripted:scripts:fails_for_some")
-    assert lost > 0 and simforge("retry", run, *allowed, env=env).status == 0
+    foreign = simforge("retry", run, env={**env, "XDG_STATE_HOME": str(tmp_path / "x")})
+    assert foreign.status == 2 and "was not written here by you" in foreign.err
+    assert lost > 0 and simforge("retry", run, env=env).status == 0
     assert json.loads((run / "manifest.json").read_text())["dialogues"]["failed"] == 0
-    nothing = simforge("retry", run, *allowed, env=env)
+    nothing = simforge("retry", run, env=env)
     assert (nothing.status, "has no failed dialogues" in nothing.out) == (0, True)
     assert "is not a run of this version" in simforge("retry", tmp_path).err
 

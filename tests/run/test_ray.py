@@ -273,10 +273,9 @@ def test_messages_that_come_twice_or_not_at_all_change_nothing(
     run = start(
         server, "r", "--executor", "ray", "--workers", 2, RAY_testing_rpc_failure=chaos
     )
-    said = run.ended()
-    assert (
-        server.stats()["repeated_bodies"] == 0 or "a worker was lost" in said
-    )  # for want of a processor, not of messages
+    run.ended()
+    # where processors are scarce, a claim can expire; a task done twice would repeat them all
+    assert repeated(server, workers=1)
     assert same_bytes(tmp_path / "r", whole)
 
 
@@ -505,7 +504,8 @@ def test_a_worker_that_hangs_harms_no_other_and_its_calls_stop(
     time.sleep(14)
     os.kill(hung, signal.SIGCONT)
     run.ended()
-    assert repeated(server, workers=1, most=6)
+    # its calls in flight, once by the worker that took over and once by itself
+    assert repeated(server, workers=1, most=2 * 6)
     assert same_bytes(tmp_path / "r", whole)
 
 
