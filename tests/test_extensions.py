@@ -86,7 +86,8 @@ def test_every_extension_says_what_it_is(registry):
 def test_what_is_no_extension_is_a_sentence(tmp_path):
     registry = Registry("number", int, package="simforge.views", variable="NUMBER")
     with pytest.raises(
-        UsageError, match="is not a number: it needs `NUMBER`, an object of the type int"
+        UsageError,
+        match="is not a number: it needs `NUMBER`, an object of the type int",
     ):
         registry.find("trl_sft")
     registry.add("seven", 7)

@@ -331,6 +331,7 @@ def _columns_of(
         for name, column in columns.items()
         for part in column.split("+")
         if not records.has_column(table, part)
+        and not (name == "label" and records.has_column(table, part.rpartition(":")[0]))
     ]
     if missing:
         raise SourceError(

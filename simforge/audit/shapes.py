@@ -35,6 +35,14 @@ TIE_LABELS = frozenset(
 )
 
 
+AMBIGUOUS_LABELS = frozenset(["0", "-1", "true", "false", "yes", "no"])
+"Labels that name the first answer in some datasets, and the second in others."
+
+
+MAX_UNKNOWN_LABELS = 0.2
+"Share of unknown labels above which a column is refused."
+
+
 TRANSCRIPT = re.compile(r"(?:^|\n\n)(Human|Assistant):[ ]?")
 "Start of a turn in a transcript of HH-RLHF."
 
@@ -56,6 +64,8 @@ class PairTexts:
     rejected: list[str | None]
     swapped: list[bool]
     "True where the second of two labelled answers is the chosen one."
+    decided: list[bool]
+    "False where the label names neither answer."
     left_out: Counter[str] = field(default_factory=Counter)
     "Rows that are no pairs, by reason."
     note: str = ""
@@ -82,7 +92,9 @@ def read_texts(table: pl.DataFrame, columns: Mapping[str, str], path: str) -> Pa
         if whole and whole >= MIN_TRANSCRIPTS * table.height:
             dialogues = transcripts
             note = "each side is a whole transcript: the turns that both share are the prompt"
-    texts = PairTexts([], [], [], [False] * table.height, note=note)
+    texts = PairTexts(
+        [], [], [], [False] * table.height, [True] * table.height, note=note
+    )
     for number, (a, b) in enumerate(zip(*dialogues, strict=True)):
         cell_texts = [_plain_text(cells[side][number]) for side in (0, 1)]
         if a and b and prompts is None:
@@ -95,8 +107,8 @@ def read_texts(table: pl.DataFrame, columns: Mapping[str, str], path: str) -> Pa
         texts.chosen.append(first_text)
         texts.rejected.append(second_text)
     if has_labels:
-        labels = records.column(table, columns["label"], path).to_list()
-        _apply_labels(texts, labels, columns, path)
+        words, first_word = _read_labels(table, columns["label"], path)
+        _apply_labels(texts, words, _places(words, first_word, columns, path))
     _count_unusable(texts)
     return texts
 
@@ -186,39 +198,80 @@ def _split_dialogues(
     return prompt, first[-1][1], second[-1][1]
 
 
+def _read_labels(
+    table: pl.DataFrame, role: str, path: str
+) -> tuple[list[str], str | None]:
+    """Return the labels as words, and the word that names the first answer if the role says it
+    (`COLUMN:VALUE`)."""
+    column, named, first = role, "", ""
+    if not records.has_column(table, role):
+        column, named, first = role.rpartition(":")
+    if not named:
+        column = role
+    words = [
+        "" if label is None else re.sub(r"\.0$", "", str(label).strip().lower())
+        for label in records.column(table, column, path).to_list()
+    ]
+    if named and first.lower() not in words:
+        raise SourceError(
+            f"{path}: no value of {column!r} is {first!r}; there are: {_some(words)}."
+        )
+    return words, first.lower() if named else None
+
+
+def _some(words: list[str]) -> str:
+    return ", ".join(repr(word) for word in list(dict.fromkeys(words))[:6])
+
+
+def _places(
+    words: list[str], first: str | None, columns: Mapping[str, str], path: str
+) -> dict[str, int]:
+    """Return the place of the answer that each label names. Raises `SourceError` if the labels
+    could mean either."""
+    labels = {word for word in words if word}
+    if first is not None:
+        others = labels - TIE_LABELS - {first}
+        return {first: 0, **({others.pop(): 1} if len(others) == 1 else {})}
+    column = columns["label"]
+    if labels & AMBIGUOUS_LABELS:
+        raise SourceError(
+            f"{path}: the values of {column!r} can mean either answer: {_some(words)}. Name the "
+            f"value that means the first answer (a): label={column}:VALUE."
+        )
+    places = {
+        **dict.fromkeys(FIRST_LABELS, 0),
+        **dict.fromkeys(SECOND_LABELS, 1),
+        columns["a"].lower(): 0,
+        columns["b"].lower(): 1,
+    }
+    unknown = [word for word in words if word and word not in {*places, *TIE_LABELS}]
+    if len(unknown) > MAX_UNKNOWN_LABELS * sum(map(bool, words)):
+        raise SourceError(
+            f"{path}: the values of {column!r} do not say which answer is better: "
+            f"{_some(unknown)}. They must name the first "
+            "answer (a, 1, first, model_a, or its column) or the second (b, 2, second, model_b); "
+            f"or name the value that means the first answer: label={column}:VALUE."
+        )
+    return places
+
+
 def _apply_labels(
-    texts: PairTexts, labels: list[Any], columns: Mapping[str, str], path: str
+    texts: PairTexts, words: list[str], places: Mapping[str, int]
 ) -> None:
     """Swap the texts of rows whose label names the second answer. Rows without a decision are
     left out."""
-    own_names = {columns["a"].lower(): 0, columns["b"].lower(): 1}
-    known = 0
-    for number, label in enumerate(labels):
-        word = str(label).strip().lower() if label is not None else ""
-        place = own_names.get(
-            word, 0 if word in FIRST_LABELS else 1 if word in SECOND_LABELS else None
-        )
+    for number, word in enumerate(words):
+        place = places.get(word)
         if place is None:
             reason = "a tie" if word in TIE_LABELS else "an unknown label"
-            known += word in TIE_LABELS
-            if texts.chosen[number] is not None:
-                texts.left_out[reason] += 1
-            texts.chosen[number] = texts.rejected[number] = ""
-            continue
-        known += 1
-        if place == 1:
+            texts.left_out[reason] += 1
+            texts.decided[number] = False
+        elif place == 1:
             texts.swapped[number] = True
             texts.chosen[number], texts.rejected[number] = (
                 texts.rejected[number],
                 texts.chosen[number],
             )
-    if not known:
-        seen = ", ".join(repr(label) for label in list(dict.fromkeys(labels))[:6])
-        raise SourceError(
-            f"{path}: the values of {columns['label']!r} do not say which answer is better: "
-            f"{seen}. They must name the first answer (a, 1, first, model_a, or its column) or "
-            "the second (b, 2, second, model_b)."
-        )
 
 
 def _count_unusable(texts: PairTexts) -> None:
@@ -226,8 +279,8 @@ def _count_unusable(texts: PairTexts) -> None:
     for number, (chosen, rejected) in enumerate(
         zip(texts.chosen, texts.rejected, strict=True)
     ):
-        if chosen == rejected == "" and texts.left_out:
-            texts.chosen[number] = None  # counted above, by its label
+        if not texts.decided[number]:
+            texts.chosen[number] = None  # counted by its label
         elif chosen is None or rejected is None:
             texts.left_out[
                 "a text is missing, or the dialogues part before the end"

@@ -17,6 +17,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -97,7 +98,10 @@ def read_table(
             ) from None
     text = files.decode_text(content, name)
     if kind == ".csv":
+        if "\n" not in text:
+            text = text.replace("\r", "\n")
         return _csv_table(text, name, as_text, comments)
+    text = LONE_SURROGATE.sub("\\\\ufffd", text)
     if kind == ".jsonl":
         fast = _read_json_lines(text)
         if fast is not None:
@@ -140,16 +144,33 @@ def table_of(rows: Sequence[JsonObject], name: str) -> pl.DataFrame:
     import polars as pl
 
     names = list(dict.fromkeys(key for row in rows for key in row))
-    columns = {}
-    for key in names:
-        values = [row.get(key) for row in rows]
-        try:
-            columns[key] = pl.Series(key, values, strict=True)
-        except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
-            columns[key] = pl.Series(
-                key, [_as_text(value) for value in values], pl.String
-            )
-    return pl.DataFrame(columns)
+    return pl.DataFrame(
+        {key: _column_of(key, [row.get(key) for row in rows]) for key in names}
+    )
+
+
+def _column_of(name: str, values: list[Any]) -> pl.Series:
+    import polars as pl
+
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {int, float}:
+        values = [None if value is None else float(value) for value in values]
+    try:
+        if any(_holds_object(value) for value in values):
+            # the objects may have different fields, which a series takes from the first
+            lines = "\n".join(json.dumps({"value": value}) for value in values)
+            return pl.read_ndjson(io.BytesIO(lines.encode()), infer_schema_length=None)[
+                "value"
+            ].alias(name)
+        return pl.Series(name, values, strict=True)
+    except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
+        return pl.Series(name, [_as_text(value) for value in values], pl.String)
+
+
+def _holds_object(value: Any) -> bool:
+    return isinstance(value, dict) or (
+        isinstance(value, list) and any(map(_holds_object, value))
+    )
 
 
 def _as_text(value: Any) -> str | None:
@@ -176,6 +197,13 @@ def _content(path: Path, name: str) -> bytes:
     if len(content) > MAX_BYTES:
         raise SourceError(f"{name} holds more than {MAX_BYTES >> 30} GB.")
     return content
+
+
+LONE_SURROGATE = re.compile(
+    r"(?<!\\)\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
+    r"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+)
+"Half of a character, which JSON can hold and a text cannot."
 
 
 def _read_json_lines(text: str) -> pl.DataFrame | None:
@@ -258,13 +286,17 @@ def _csv_table(text: str, name: str, as_text: bool, comments: bool) -> pl.DataFr
         while skipped < len(lines) and lines[skipped].startswith("#"):
             skipped += 1
         text = "\n".join(lines[skipped:])
+    header = text.partition("\n")[0]
+    separator = next((mark for mark in ",;\t" if mark in header), ",")
     try:
-        return pl.read_csv(
+        frame = pl.read_csv(
             io.BytesIO(text.encode()),
             infer_schema=not as_text,
             infer_schema_length=None,
-            comment_prefix="#" if comments else None,
+            separator=separator,
         )
+        # polars reads empty lines as rows without values
+        return frame.filter(~pl.all_horizontal(pl.all().is_null()))
     except pl.exceptions.PolarsError as problem:
         reason = str(problem).splitlines()[0]
         raise SourceError(
@@ -293,18 +325,23 @@ def _csv_line(text: str, skipped: int) -> str:
 
 def _unpacked(frame: pl.DataFrame, name: str) -> pl.DataFrame:
     """Return the rows of a table whose only column holds them as JSON in text; any other table
-    unchanged."""
+    unchanged. Prompts can be JSON themselves."""
     import polars as pl
 
     if frame.width != 1 or frame.dtypes[0] != pl.String or not frame.height:
         return frame
-    texts = frame.to_series()
-    if not str(texts[0] or "").lstrip().startswith("{"):
+    if frame.columns[0] in ("prompt", "text", "question", "instruction"):
         return frame
-    places = (f"{name}, row {number}" for number in range(1, frame.height + 1))
-    return table_of(
-        [_row(text, place) for text, place in zip(texts, places, strict=True)], name
-    )
+    rows = []
+    for text in frame.to_series():
+        try:
+            row = json.loads(text or "")
+        except (ValueError, RecursionError):
+            return frame
+        if not isinstance(row, dict):
+            return frame
+        rows.append(row)
+    return table_of(rows, name)
 
 
 def _parsed_cells(series: pl.Series, name: str) -> pl.Series:

@@ -813,6 +813,33 @@ def shapes_of(rows: list[dict[str, Any]], folder: Path, **columns: str) -> pairs
     return pairs.read(str(folder / "x.jsonl"), columns)
 
 
+def test_labels_that_could_mean_either_answer_are_asked_for(tmp_path):
+    for low, high in ((0, 1), (-1, 1), (False, True), ("no", "yes")):
+        rows = [
+            {"a": f"one {n}", "b": f"two {n}", "won": (low, high)[n % 2]}
+            for n in range(8)
+        ]
+        with pytest.raises(SourceError, match="label=won:VALUE"):
+            shapes_of(rows, tmp_path, a="a", b="b", label="won")
+        named = f"won:{str(high).lower()}"
+        read = shapes_of(rows, tmp_path, a="a", b="b", label=named)
+        assert read.frame["chosen"].to_list() == [
+            f"{('two', 'one')[n % 2]} {n}" for n in range(8)
+        ]
+        assert not read.left_out
+    rows = [{"a": f"one {n}", "b": f"two {n}", "won": f"gpt-{n % 2}"} for n in range(8)]
+    with pytest.raises(SourceError, match="do not say which answer is better"):
+        shapes_of(rows, tmp_path, a="a", b="b", label="won")
+    with pytest.raises(SourceError, match="no value of 'won' is 'x'"):
+        shapes_of(rows, tmp_path, a="a", b="b", label="won:x")
+    rows = [
+        {"a": f"one {n}", "b": f"two {n}", "won": (1.0, 2.0, None)[n % 3]}
+        for n in range(9)
+    ]
+    read = shapes_of(rows, tmp_path, a="a", b="b", label="won")
+    assert read.frame.height == 6 and read.left_out == {"an unknown label": 3}
+
+
 def test_pairs_are_read_in_the_shapes_that_others_write(tmp_path):
     labelled = [
         {"q": "Why?", "one": f"a{n}", "two": f"b{n}", "better": better}
@@ -866,12 +893,14 @@ def test_pairs_are_read_in_the_shapes_that_others_write(tmp_path):
     assert read.frame["persona"].to_list() == ["0", "1", "2"]
     with pytest.raises(UsageError, match="a, b and label belong together"):
         shapes_of(labelled, tmp_path, a="one", b="two")
-    numbers = [{**row, "better": n - 3} for n, row in enumerate(labelled)]
-    with pytest.raises(SourceError, match="do not say which answer is better: -3, -2"):
+    numbers = [{**row, "better": n + 3} for n, row in enumerate(labelled)]
+    with pytest.raises(
+        SourceError, match="do not say which answer is better: '3', '4'"
+    ):
         shapes_of(
             [
                 {**row, "better": n}
-                for n, row in zip((-3, -2, 0), numbers[:3], strict=True)
+                for n, row in zip((3, 4, 5), numbers[:3], strict=True)
             ],
             tmp_path,
             a="one",
