@@ -335,11 +335,11 @@ def _retry(options: argparse.Namespace) -> int:
 def _ledger(options: argparse.Namespace) -> int:
     from simforge.models import ledger
     from simforge.models.budget import load_prices, price_of
-    from simforge.run.folder import ledger_location
+    from simforge.run.folder import ledger_location, why_no_ledger
 
     folder = ledger_location(options.run)
     if isinstance(folder, Path) and not folder.is_dir():
-        raise UsageError(f"{options.run} is not a run folder: it has no work/ledger.")
+        raise UsageError(f"{options.run}: {why_no_ledger(options.run)}.")
     prices = load_prices(options.prices)
     usage_by_model = ledger.usage_by_model(folder)
     say(

@@ -17,6 +17,7 @@ _MARKS = (
     ("<thinking>", "</thinking>"),
     ("<thought>", "</thought>"),
     ("<reasoning>", "</reasoning>"),
+    ("<analysis>", "</analysis>"),
     ("<reflection>", "</reflection>"),
     ("<seed:think>", "</seed:think>"),
     ("[THINK]", "[/THINK]"),
@@ -27,6 +28,14 @@ _MARKS = (
 )
 """Marks around thinking: DeepSeek and Qwen, Claude-style prompts, fine-tuned open models, Seed,
 Magistral, Command A, Sky-T1, Kimi, MedGemma."""
+
+
+_CODE = re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL)
+"Code in Markdown."
+
+
+_RESPONSE = re.compile(r"\A\s*<\|START_RESPONSE\|>|<\|END_RESPONSE\|>\s*\Z")
+"Marks of Command A around the answer."
 
 
 _CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)[^<]*<\|message\|>")
@@ -56,18 +65,37 @@ class Thinking:
 
 def split_thinking(text: str) -> Thinking:
     """Separate the answer from the thinking before it. The answer is the text after the last
-    closing mark, since some chat templates write the opening mark themselves. An opening mark
-    counts only at the start: an answer may be about marks."""
+    closing mark, since some chat templates write the opening mark themselves. Marks in code are
+    part of the answer: it may be about marks. An opening mark alone counts only at the start."""
     visible, unfinished = _after_harmony(text)
     if not unfinished:
+        lowered = text.lower()
         for opening, closing in _MARKS:
-            if closing in visible:
-                visible = visible.rpartition(closing)[2]
-            if visible.lstrip().startswith(opening):
+            if opening.lower() not in lowered and closing.lower() not in lowered:
+                continue
+            begins = re.match(rf"\s*{re.escape(opening)}", visible, re.IGNORECASE)
+            end = _last_end(_CODE.sub(_blank, visible), closing)
+            if end is None and begins:
+                # a code block that the thinking began may end in the answer
+                end = _last_end(visible, closing)
+            if end is not None:
+                visible = visible[end:]
+                begins = re.match(rf"\s*{re.escape(opening)}", visible, re.IGNORECASE)
+            if begins:
                 visible, unfinished = "", True
-    visible = visible.strip()
+    visible = _RESPONSE.sub("", visible).strip()
     removed = unfinished or visible != text.strip()
     return Thinking(visible, len(text) - len(visible) if removed else 0, unfinished)
+
+
+def _last_end(text: str, mark: str) -> int | None:
+    """Return where the last occurrence of a mark ends, in any case; `None` if there is none."""
+    ends = [match.end() for match in re.finditer(re.escape(mark), text, re.IGNORECASE)]
+    return ends[-1] if ends else None
+
+
+def _blank(match: re.Match[str]) -> str:
+    return " " * len(match[0])
 
 
 def _after_harmony(text: str) -> tuple[str, bool]:

@@ -332,7 +332,15 @@ def ledger_of_earlier_run(path: Path) -> Path | str:
     """The ledger of a run that is to be reused. Raises `UsageError` if it has none."""
     ledger = ledger_location(path)
     if isinstance(ledger, Path) and not ledger.is_dir():
-        raise UsageError(
-            f"--reuse {path}: there is no ledger in it; give the folder of an earlier run."
-        )
+        raise UsageError(f"--reuse {path}: {why_no_ledger(path)}.")
     return ledger
+
+
+def why_no_ledger(path: Path) -> str:
+    """Return why a folder has no ledger of its own."""
+    if _stored_run(path) is None:
+        return "it is not a run folder: there is no ledger in it"
+    return (
+        "it has no replies of its own, they all came from the runs that it was started with "
+        "(--reuse): name those"
+    )

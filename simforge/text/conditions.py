@@ -191,6 +191,8 @@ class _Parser:
         while self._take("sign", ","):
             values.append(self._value())
         self._require("sign", ")")
+        if len({isinstance(value, str) for value in values}) > 1:
+            raise ValueError("texts and numbers are mixed in IN")
         return values
 
     def _value(self) -> Any:

@@ -180,6 +180,10 @@ HARMONY = "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>f
         "◁think▷hm◁/think▷Yes.",
         "<|begin_of_thought|>hm<|end_of_thought|>Yes.",
         "<|START_THINKING|>hm<|END_THINKING|>Yes.",
+        "<|START_THINKING|>hm<|END_THINKING|><|START_RESPONSE|>Yes.<|END_RESPONSE|>",
+        "<THINK>hm</THINK>Yes.",
+        "<analysis>hm</analysis>Yes.",
+        "<think>a block ```py x</think>Yes.",
         HARMONY,
         f"{HARMONY}<|return|>",
         "analysisWe need to say yes.assistantfinalYes.",
@@ -199,8 +203,15 @@ def test_thinking_that_never_ends_is_a_cut_off_answer(text):
     assert (reply.text, reply.finish) == ("", Finish.thought)
 
 
-def test_an_answer_about_marks_of_thinking_is_left_as_it_is():
-    text = "Put it after a `<think>` tag, as in analysis of text."
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Put it after a `<think>` tag, as in analysis of text.",
+        "Use the tag: `<think>x</think>` in HTML.",
+        "```html\n<think>\nx\n</think>\n```\nThat is all.",
+    ],
+)
+def test_an_answer_about_marks_of_thinking_is_left_as_it_is(text):
     assert parse_reply(answer(text)).text == text
 
 

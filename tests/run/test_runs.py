@@ -641,3 +641,16 @@ def test_a_folder_whose_name_looks_like_a_pattern_is_that_folder(
     assert {*package.scan(tmp_path / "q", "turns").collect()["text"]} == {
         "from the other?"
     }
+
+
+def test_a_run_without_replies_of_its_own_says_where_they_are(tmp_path):
+    again = ("generate", "psoup", "--personas", 6, "--model", "scripted:")
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert simforge(*again, "--out", first).status == 0
+    assert simforge(*again, "--out", second, "--reuse", first).status == 0
+    for command in (
+        ("ledger", second),
+        (*again, "--out", tmp_path / "third", "--reuse", second),
+    ):
+        done = simforge(*command)
+        assert done.status == 2 and "they all came from the runs" in done.err, done.err
