@@ -86,7 +86,7 @@ def _read_source(source: str, pack: str, people: int | None) -> Cast:
         raise SourceError(
             f"--cast {source}: this version was published without {', '.join(withheld)} of "
             "its people, which are sensitive. Whoever has the run can push it with "
-            "--with-traits."
+            "--publish-traits."
         )
     with loading.fetched(source, "personas") as folder:
         return read_cast(folder, pack, people, source)

@@ -530,7 +530,7 @@ def test_people_without_their_sensitive_traits_are_no_cast(run, hub, tmp_path):
         env=hub.env,
     )
     assert done.status == 2, done.err
-    assert "was published without" in done.err and "--with-traits" in done.err
+    assert "was published without" in done.err and "--publish-traits" in done.err
 
 
 def test_people_can_get_profiles_of_another_space(scripted_run, tmp_path):
