@@ -24,7 +24,8 @@ OPENAI_URL = "https://api.openai.com/v1"
 
 
 SECRET_PARAMETERS = re.compile(
-    r"(?:^|[-_.])(?:key|token|secret|password|passwd|pwd|sig|signature|auth|code)$|apikey$",
+    r"(?:^|[-_.])(?:key|token|secret|password|passwd|pwd|sig|signature|auth|code|bearer|sas)$"
+    r"|apikey$",
     re.IGNORECASE,
 )
 "Names of query parameters that hold a key."
@@ -108,11 +109,13 @@ def _is_url(url: str) -> bool:
 
 
 def _holds_secret(name: str) -> bool:
-    for url in re.findall(r"https?://[^,\s]*", name):
+    for url in re.findall(r"https?://[^,\s]*", name, re.IGNORECASE):
         if "@" in url.split("//", 1)[1].split("/", 1)[0]:
             return True
-        query = url.partition("?")[2].partition("#")[0]
-        for parameter, value in parse_qsl(query):
+        # a fragment is no part of what is sent, but it would be stored
+        for parameter, value in parse_qsl(
+            re.sub("[?#;]", "&", url.partition("?")[2])
+        ) + (parse_qsl(url.partition("#")[2])):
             if value and SECRET_PARAMETERS.search(parameter):
                 return True
     return False

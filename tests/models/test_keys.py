@@ -7,7 +7,7 @@ import json
 import pytest
 
 from simforge.errors import UsageError
-from simforge.models import keys
+from simforge.models import addresses, keys
 from simforge.models.replies import finish_of
 from simforge.types import Access, Finish
 
@@ -90,3 +90,19 @@ def test_a_key_that_comes_back_is_removed_however_it_is_written(written):
 )
 def test_finish_reasons_of_other_services_are_known(reason, finish):
     assert finish_of(reason) is finish
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "HTTP://me:pass-word@h/v1",
+        "http://h/v1?key=abc",
+        "http://h/v1?a=1;key=abc",
+        "http://h/v1#key=abc",
+        "http://h/v1?sas=abc",
+    ],
+)
+def test_a_url_with_a_secret_is_refused_and_not_shown(url):
+    with pytest.raises(UsageError, match="holds a password or a key") as refused:
+        addresses.parse(f"m@{url}", "openai", "openai:m@http://h/v1")
+    assert "pass-word" not in str(refused.value) and "abc" not in str(refused.value)
