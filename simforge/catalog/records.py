@@ -234,6 +234,14 @@ def _rows_of_value(value: Any, name: str) -> Iterator[JsonObject]:
     if isinstance(value, dict):
         lists = {key: part for key, part in value.items() if isinstance(part, list)}
         if value and all(isinstance(part, dict) for part in value.values()):
+            numbers = [str(number) for number in range(len(next(iter(value.values()))))]
+            if numbers and all([*part] == numbers for part in value.values()):
+                # columns of numbered values, as pandas writes them
+                yield from (
+                    {name: part[number] for name, part in value.items()}
+                    for number in numbers
+                )
+                return
             for key, row in value.items():
                 yield {("key" if "id" in row else "id"): key, **row}
             return
