@@ -127,6 +127,10 @@ def _sample(options: argparse.Namespace) -> int:
     if options.out is None:
         for index in range(min(len(cast), 50)):
             say(cast.text(index))
+            if cast.profiles is not None:
+                profile = cast.profiles[index]
+                wants = zip(profile["names"], profile["values"], strict=True)
+                say("    " + ", ".join(f"{name}: {value}" for name, value in wants))
         if len(cast) > 50:
             say(f"… and {len(cast) - 50} more; --out FILE.parquet writes them all")
         return 0

@@ -14,9 +14,9 @@ from simforge.types import Role, Usage
 
 def budget_of(options: Options, specs: dict[Role, ModelSpec]) -> Budget | None:
     """The budget of the run. Raises `UsageError` if a model has no price."""
+    prices = load_prices(options.prices)
     if options.budget is None:
         return None
-    prices = load_prices(options.prices)
     model_prices = {}
     for spec in specs.values():
         price = price_of(spec.reference, prices)

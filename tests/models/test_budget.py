@@ -174,3 +174,12 @@ def test_a_cluster_that_is_not_there_is_told_before_a_folder_is_made(tmp_path):
         True,
     ), done.err
     assert not (tmp_path / "r").exists()
+
+
+def test_prices_that_cannot_be_read_are_told_without_a_budget(tmp_path):
+    done = simforge(
+        *("generate", "psoup", "--personas", 2, "--model", "scripted:"),
+        *("--prices", tmp_path / "none.yaml", "--out", tmp_path / "r"),
+    )
+    assert done.status == 2 and "--prices cannot be read" in done.err, done.err
+    assert not (tmp_path / "r").exists()

@@ -329,3 +329,9 @@ def test_a_model_grows_a_hierarchy_and_the_grown_file_is_a_space(tmp_path):
         ).status
         == 2
     )
+
+
+def test_sampled_people_are_shown_with_what_they_want():
+    done = simforge("personas", "sample", "everyday", "-n", 2, "--space", "psoup")
+    assert done.status == 0, done.err
+    assert sum("expertise: " in line for line in done.out.splitlines()) == 2
