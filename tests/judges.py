@@ -165,3 +165,20 @@ def scores_its_length(request: ChatRequest) -> str | ChatReply:
 
 def _text(request: ChatRequest) -> str:
     return request.messages[-1].content
+
+
+def _rates(request: ChatRequest, points: int) -> str | ChatReply:
+    if request.schema is None or "verbosity" not in request.schema:
+        return actor(request)
+    names = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+    return json.dumps(dict.fromkeys(names, points))
+
+
+def rates_nought(request: ChatRequest) -> str | ChatReply:
+    """Rates every attribute 0."""
+    return _rates(request, 0)
+
+
+def rates_four(request: ChatRequest) -> str | ChatReply:
+    """Rates every attribute 4."""
+    return _rates(request, 4)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 
 from simforge.dialogue import answer_filters, safety
 from simforge.dialogue import candidates as answering
@@ -393,19 +394,20 @@ async def _label_turn(
 async def _rate_candidates(
     turn_judge: TurnJudge, flawless: Sequence[Candidate], labels: _TurnLabels
 ) -> None:
-    """Rates each flawless answer if the judge rates; an unreadable rating becomes a discard."""
+    """Rates each flawless answer if the judge rates. A panel's ratings are averaged; an answer
+    that no judge rated readably becomes a discard."""
     judge, settings = turn_judge.setup.judge, turn_judge.setup.recipe.judge
     if judge is None or settings is None or not turn_judge.form.rates:
         return
     perspective = Perspective.of(
         turn_judge.scenario.persona, ProfileShown.profile, turn_judge.scenario
     )
-    for candidate, rating in zip(
-        flawless,
-        await turn_judge.rate(flawless, perspective, settings.panel[0]),
-        strict=True,
-    ):
-        if rating is None:
+    by_judge = await gather_or_cancel(
+        turn_judge.rate(flawless, perspective, role) for role in settings.panel
+    )
+    for candidate, ratings in zip(flawless, zip(*by_judge, strict=True), strict=True):
+        readable = [rating for rating in ratings if rating is not None]
+        if not readable:
             labels.discards.append(
                 Discard(
                     candidate.turn,
@@ -415,9 +417,12 @@ async def _rate_candidates(
                 )
             )
             continue
-        labels.ratings[candidate.id] = rating.points
+        labels.ratings[candidate.id] = fmean(rating.points for rating in readable)
         if judge.front.attributes:
-            labels.scores[candidate.id] = rating.attributes
+            labels.scores[candidate.id] = {
+                name: fmean(rating.attributes[name] for rating in readable)
+                for name in readable[0].attributes
+            }
 
 
 def _comparisons(

@@ -684,6 +684,16 @@ def test_attributes_are_rated_and_weighted_by_the_profile(tmp_path):
     )
 
 
+def test_ratings_of_all_judges_of_a_panel_are_averaged(tmp_path):
+    run, _, said = judged_run(
+        tmp_path, "rates_nought", 8, "judge.panel=[judge, second]", "judge.generator=judge/attributes",
+        "cast.space=helpsteer", "candidates.contrast=whole", second="rates_four",
+    )  # fmt: skip
+    answers = table(run, "candidates").filter(pl.col("rating").is_not_null())
+    assert answers.height and set(answers["rating"]) == {2.0}, said
+    assert {one["value"] for row in answers["scores"] for one in row} == {2.0}
+
+
 def test_a_panel_is_combined_and_told_how_far_it_agrees(tmp_path):
     others = {"second": "follows_the_profile", "third": "follows_the_profile"}
     run, _, said = judged_run(
