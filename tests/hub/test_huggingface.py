@@ -166,6 +166,41 @@ def test_faults_and_cuts_leave_one_commit_a_version(hub_with, runs, faults):
     ]
 
 
+@pytest.mark.parametrize(
+    ("status", "message", "sentence"),
+    [
+        ("403", "Private storage limit reached for stub", "storage limit reached"),
+        (
+            "403",
+            "Direct commits are disabled: open a pull request (create_pr=1)",
+            "push to a repository of your own",
+        ),
+        ("403", "you may not write here", "a token with write access"),
+        ("429", "Too many commits in the last hour", "try again in 15 minutes"),
+    ],
+)
+def test_a_refusal_of_the_hub_is_told_with_what_to_do(
+    hub_with, runs, status, message, sentence
+):
+    hub = hub_with(
+        *("--refuse", status, "--refuse-times", "99", "--refuse-with", message),
+        *("--retry-after", "900"),
+    )
+    done = simforge("push", runs[0], REPO, "--version", "1.0.0", env=hub.env)
+    assert done.status == 2 and sentence in done.err, done.err
+    assert ("hf auth login" in done.err) == ("write" in message)
+
+
+def test_a_short_pause_that_the_hub_asks_for_is_kept(hub_with, runs):
+    hub = hub_with(
+        *("--refuse", "429", "--refuse-times", "2", "--refuse-with", "slowly"),
+        *("--retry-after", "1"),
+    )
+    done = simforge("push", runs[0], REPO, "--version", "1.0.0", env=hub.env)
+    assert done.status == 0, done.err
+    assert [*state(hub)["repos"][REPO]["tags"]] == ["v1.0.0"]
+
+
 def test_a_version_with_three_pairs_turned_is_told_apart_and_both_are_there_by_their_tags(
     hub_with, runs, tmp_path
 ):

@@ -98,8 +98,16 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(data)
 
-    def error(self, status: int, message: str, code: str | None = None) -> None:
+    def error(
+        self,
+        status: int,
+        message: str,
+        code: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
         headers = {"X-Error-Message": message}
+        if retry_after is not None:
+            headers["Retry-After"] = str(retry_after)
         if code:
             headers["X-Error-Code"] = code
         self.send(status, {"error": message}, headers)
@@ -159,6 +167,14 @@ class Handler(BaseHTTPRequestHandler):
                 with hub.lock:
                     hub.calls[name] = hub.calls.get(name, 0) + 1
                     unlucky = hub.rng.random() < hub.args.fail
+                    refused = name == "commit" and hub.args.refuse_times > 0
+                    hub.args.refuse_times -= refused
+                if refused:
+                    return self.error(
+                        hub.args.refuse,
+                        hub.args.refuse_with,
+                        retry_after=hub.args.retry_after,
+                    )
                 if unlucky and name != "lfs_upload":
                     return self.error(503, "stub fault: try again")
                 return getattr(self, "on_" + name)(
@@ -638,6 +654,14 @@ def main() -> None:
         default=0,
         help="somebody else commits a note just before each of the first N commits",
     )
+    p.add_argument(
+        "--refuse", type=int, default=403, help="status of the first refused commits"
+    )
+    p.add_argument(
+        "--refuse-times", type=int, default=0, help="refuse the first N commits"
+    )
+    p.add_argument("--refuse-with", default="", help="the message of a refusal")
+    p.add_argument("--retry-after", type=int, help="seconds named with a refusal")
     p.add_argument("--seed", type=int, default=0)
     args = p.parse_args()
     Handler.hub = Hub(args)
