@@ -13,6 +13,15 @@ from simforge.errors import UsageError
 def add_to(commands: Commands) -> None:
     """Commands for dataset versions on the Hub or at a URL, and for comparing and exporting
     them."""
+    _add_push(commands)
+    _add_validate(commands)
+    _add_export(commands)
+    _add_versions(commands)
+    _add_pull(commands)
+    _add_diff(commands)
+
+
+def _add_push(commands: Commands) -> None:
     push = commands.add_parser(
         "push",
         help="publish a finished run as a version, on the Hub or at a URL",
@@ -49,6 +58,9 @@ def add_to(commands: Commands) -> None:
         help="also publish traits that the pack marks as sensitive (default: left out)",
     )
     push.set_defaults(command=_push)
+
+
+def _add_validate(commands: Commands) -> None:
     validate = commands.add_parser(
         "validate",
         help="check files, columns, rows, keys and splits of a dataset's folder",
@@ -61,6 +73,9 @@ def add_to(commands: Commands) -> None:
         help="a run folder, or the folder of a pulled version",
     )
     validate.set_defaults(command=_validate)
+
+
+def _add_export(commands: Commands) -> None:
     export = commands.add_parser(
         "export", help="write a dataset in a trainer's format", allow_abbrev=False
     )
@@ -94,6 +109,9 @@ def add_to(commands: Commands) -> None:
         help="only pairs that match this condition, such as \"label = 'judge'\"",
     )
     export.set_defaults(command=_export)
+
+
+def _add_versions(commands: Commands) -> None:
     versions = commands.add_parser(
         "versions", help="list the versions of a dataset", allow_abbrev=False
     )
@@ -101,6 +119,9 @@ def add_to(commands: Commands) -> None:
         "repo", metavar="OWNER/NAME", help="a dataset on the Hub; or a URL"
     )
     versions.set_defaults(command=_versions)
+
+
+def _add_pull(commands: Commands) -> None:
     pull = commands.add_parser(
         "pull", help="download a version and check every file", allow_abbrev=False
     )
@@ -115,6 +136,9 @@ def add_to(commands: Commands) -> None:
         help="an empty or a new folder",
     )
     pull.set_defaults(command=_pull)
+
+
+def _add_diff(commands: Commands) -> None:
     diff = commands.add_parser(
         "diff", help="compare two runs or versions", allow_abbrev=False
     )

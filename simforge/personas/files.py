@@ -11,12 +11,6 @@ from pydantic import ValidationError
 from simforge.catalog import records
 from simforge.errors import SourceError, UsageError, suggest
 from simforge.identity import digest
-from simforge.personas.loader import load_pack
-from simforge.personas.pack import Pack, polars_schema
-from simforge.personas.pack_checks import column_problem
-
-if TYPE_CHECKING:
-    pass
 from simforge.personas.cast import (
     CAST_SUFFIXES,
     PACK_METADATA_KEY,
@@ -24,6 +18,12 @@ from simforge.personas.cast import (
     Rejections,
     _check_complete,
 )
+from simforge.personas.loader import load_pack
+from simforge.personas.pack import Pack, polars_schema
+from simforge.personas.pack_checks import column_problem
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 def write_cast(cast: Cast, path: Path) -> None:
@@ -63,10 +63,34 @@ def read_cast(path: Path, fallback: str, n: int | None, label: str) -> Cast:
     The pack is the one stored in the file, else `fallback`; the table must have all of its
     traits. `label` names the people in messages. Raises `SourceError`.
     """
-    import polars as pl
-
     from simforge.identity import file_sha256
 
+    files = _people_files(path, label)
+    frame, meta = _read_people(files, label)
+    n = frame.height if n is None else n
+    if n > frame.height:
+        raise SourceError(
+            f"--cast {label} has {frame.height} people, and --personas asks for {n}."
+        )
+    name, pack = (
+        _parse_pack_metadata(label, meta) if meta else (fallback, load_pack(fallback))
+    )
+    cast = Cast(
+        pack=pack,
+        name=name,
+        frame=_traits_of(frame, pack, name, label).head(n),
+        rejections=Rejections(n),
+        texts=frame["text"].head(n) if "text" in frame.columns else None,
+        profiles=frame["profile"].head(n) if "profile" in frame.columns else None,
+        sha256=digest([file_sha256(file) for file in files]),
+        external=meta is None,
+    )
+    _check_complete(cast, label)
+    return cast
+
+
+def _people_files(path: Path, label: str) -> list[Path]:
+    """Return the files of a cast: one, or those of a run's personas table."""
     files = sorted(path.glob("data/personas/*.parquet")) if path.is_dir() else [path]
     if not files or not all(file.is_file() for file in files):
         problem_text = "is not a finished run" if path.is_dir() else "is not there"
@@ -79,6 +103,13 @@ def read_cast(path: Path, fallback: str, n: int | None, label: str) -> Cast:
             f"--cast {label}: people are read from {records.accepted_formats()}, or from a run "
             "folder."
         )
+    return files
+
+
+def _read_people(files: list[Path], label: str) -> tuple[pl.DataFrame, str | None]:
+    """Read people in the order of their `index`, with the pack that a Parquet file holds."""
+    import polars as pl
+
     try:
         frame = pl.concat(
             records.read_table(file, f"--cast {label}", as_text=True) for file in files
@@ -92,17 +123,15 @@ def read_cast(path: Path, fallback: str, n: int | None, label: str) -> Cast:
         raise SourceError(
             f"--cast {label} cannot be read: {str(problem).splitlines()[0]}."
         ) from None
-    frame = frame.sort("index") if "index" in frame.columns else frame
     if not frame.height:
         raise SourceError(f"--cast {label} has no people.")
-    n = frame.height if n is None else n
-    if n > frame.height:
-        raise SourceError(
-            f"--cast {label} has {frame.height} people, and --personas asks for {n}."
-        )
-    name, pack = (
-        _parse_pack_metadata(label, meta) if meta else (fallback, load_pack(fallback))
-    )
+    return frame.sort("index") if "index" in frame.columns else frame, meta
+
+
+def _traits_of(frame: pl.DataFrame, pack: Pack, name: str, label: str) -> pl.DataFrame:
+    """Return the traits of a pack as typed columns."""
+    import polars as pl
+
     kinds = polars_schema(pack)
     for column in kinds:
         if column not in frame.columns:
@@ -116,25 +145,11 @@ def read_cast(path: Path, fallback: str, n: int | None, label: str) -> Cast:
         if why:
             raise SourceError(f"--cast {label}: the column {trait_name!r} {why}.")
     try:
-        people = frame.select(
-            pl.col(column).cast(kind) for column, kind in kinds.items()
-        )
+        return frame.select(pl.col(column).cast(kind) for column, kind in kinds.items())
     except pl.exceptions.PolarsError as problem:
         raise SourceError(
             f"--cast {label} does not fit {name}: {str(problem).splitlines()[0]}."
         ) from None
-    cast = Cast(
-        pack=pack,
-        name=name,
-        frame=people.head(n),
-        rejections=Rejections(n),
-        texts=frame["text"].head(n) if "text" in frame.columns else None,
-        profiles=frame["profile"].head(n) if "profile" in frame.columns else None,
-        sha256=digest([file_sha256(file) for file in files]),
-        external=meta is None,
-    )
-    _check_complete(cast, label)
-    return cast
 
 
 def read_pack(file: Path) -> Pack:
