@@ -756,8 +756,8 @@ CANDIDATES: list[Column[CandidateRow]] = [
     Column(
         "rating",
         pa.float64(),
-        "The person's rating, on the scale of the judge's generator; null if there is "
-        "none.",
+        "The person's rating, on the scale of the judge's generator (of a panel, the mean "
+        "of its judges' ratings); null if there is none.",
         lambda row: row.turn.ratings.get(row.candidate.id),
     ),
     Column(
